@@ -1,0 +1,1 @@
+"""EnergyGovernor: the clocks of least energy within a latency bound, found and held live."""

@@ -1,0 +1,1 @@
+"""Emulated Jetson boards: physics, clocks and sensors in software."""

@@ -1,0 +1,1 @@
+"""How inferences are seen."""

@@ -1,0 +1,193 @@
+"""Read quantities as people write them, and write them as people read them.
+
+Inside the program everything is SI base units; only this module, the command
+line and the trace files know of milliseconds and megahertz.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from governor.errors import InputError
+
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?"
+_QUANTITY = re.compile(rf"\s*([+-]?){_NUMBER}\s*([A-Za-zµμ%/]*)\s*\Z")
+
+_TIME_UNITS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "min": 60.0}
+_RATE_UNITS = {"fps": 1.0, "hz": 1.0, "/s": 1.0}
+_FREQUENCY_UNITS = {"hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
+_POWER_UNITS = {"w": 1.0, "mw": 1e-3, "kw": 1e3}
+
+Duration = str | float | int | timedelta
+
+
+def _split(text: str, what: str, example: str) -> tuple[float, str]:
+    match = _QUANTITY.match(text)
+    if match is None:
+        raise InputError(f"{what} {text!r} is not a number with a unit; write it like {example}")
+    sign, mantissa, exponent, unit = match.groups()
+    return float(f"{sign}{mantissa}e{exponent or 0}"), unit
+
+
+def _positive(value: float, what: str, given: object, example: str) -> float:
+    if not math.isfinite(value) or value <= 0:
+        raise InputError(
+            f"{what} must be positive and finite, got {given!r}; write it like {example}"
+        )
+    return value
+
+
+def parse_duration(value: Duration, what: str = "duration") -> float:
+    """Seconds from ``"50ms"``, ``"20fps"`` (one period), ``0.05`` or a ``timedelta``.
+
+    Raises:
+        InputError: not positive and finite, or a unit that is not known.
+
+    >>> parse_duration("50ms")
+    0.05
+    >>> parse_duration("20fps")
+    0.05
+    """
+    example = '"50ms", "0.05s" or "20fps"'
+    if isinstance(value, timedelta):
+        return _positive(value.total_seconds(), what, value, example)
+    if isinstance(value, bool) or not isinstance(value, str | float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"{what} {value!r} is not a duration; write it like {example}")
+    if isinstance(value, float | int):
+        return _positive(float(value), what, value, example)
+    number, unit = _split(value, what, example)
+    key = unit.lower()
+    if key in _TIME_UNITS:
+        return _positive(number * _TIME_UNITS[key], what, value, example)
+    if key in _RATE_UNITS:
+        return 1.0 / _positive(number * _RATE_UNITS[key], what, value, example)
+    problem = f"has the unknown unit {unit!r}" if unit else "has no unit"
+    raise InputError(f"{what} {value!r} {problem}; write it like {example}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A latency bound: so many seconds, or so many times the latency at all-max."""
+
+    value: float
+    relative: bool
+
+    def seconds(self, all_max_latency_s: float) -> float:
+        """The bound in seconds, given the latency at the all-max corner in seconds."""
+        return self.value * all_max_latency_s if self.relative else self.value
+
+    def __str__(self) -> str:
+        return f"{self.value:g}x" if self.relative else format_duration(self.value)
+
+
+def parse_bound(value: Duration, what: str = "latency SLO") -> Bound:
+    """A :class:`Bound` from anything :func:`parse_duration` takes, or ``"1.3x"``.
+
+    >>> parse_bound("1.3x").seconds(0.010)
+    0.013000000000000001
+    """
+    if isinstance(value, str) and value.strip().lower().endswith("x"):
+        number, unit = _split(value, what, '"1.3x"')
+        if unit.lower() == "x":
+            return Bound(_positive(number, what, value, '"1.3x"'), relative=True)
+    return Bound(parse_duration(value, what), relative=False)
+
+
+def _parse_scaled(
+    value: str | float, units: dict[str, float], what: str, example: str, bare: bool
+) -> float:
+    if isinstance(value, str):
+        number, unit = _split(value, what, example)
+        if unit.lower() in units:
+            number *= units[unit.lower()]
+        elif unit or not bare:
+            problem = f"has the unknown unit {unit!r}" if unit else "has no unit"
+            raise InputError(f"{what} {value!r} {problem}; write it like {example}")
+        return _positive(number, what, value, example)
+    return _positive(float(value), what, value, example)
+
+
+def parse_knob_value(knob: str, value: str | float) -> float:
+    """A knob's level in base units; the suffix of the knob's name says which unit it has.
+
+    >>> parse_knob_value("gpu_hz", "1.3GHz")
+    1300000000.0
+    >>> parse_knob_value("batch_size", "8")
+    8.0
+    """
+    if knob.endswith("_hz"):
+        return _parse_scaled(value, _FREQUENCY_UNITS, knob, '"1.3GHz" or "918MHz"', bare=False)
+    if knob.endswith("_w"):
+        return _parse_scaled(value, _POWER_UNITS, knob, '"15W"', bare=False)
+    return _parse_scaled(value, {}, knob, '"4"', bare=True)
+
+
+def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
+    if not math.isfinite(value):
+        return "-"
+    for factor, unit in steps:
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {unit}"
+    factor, unit = steps[-1]
+    return f"{value / factor:.3g} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """
+    >>> format_duration(0.0123)
+    '12.3 ms'
+    """
+    if seconds >= 100:
+        return f"{seconds:.0f} s"
+    return _scaled(seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")))
+
+
+def format_energy(joules: float) -> str:
+    """
+    >>> format_energy(0.461)
+    '461 mJ'
+    """
+    return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")))
+
+
+def format_power(watts: float) -> str:
+    """
+    >>> format_power(12.34)
+    '12.3 W'
+    """
+    return _scaled(watts, ((1.0, "W"), (1e-3, "mW")))
+
+
+def format_knob_value(knob: str, value: float) -> str:
+    """A level of a knob for people.
+
+    >>> format_knob_value("gpu_hz", 1300500000.0)
+    '1300.5 MHz'
+    """
+    if knob.endswith("_hz"):
+        return f"{value / 1e6:g} MHz"
+    if knob.endswith("_w"):
+        return f"{value:g} W"
+    return f"{value:g}"
+
+
+def format_knob_name(knob: str) -> str:
+    """The knob's name without its unit: ``cpu_hz`` is shown as ``CPU``.
+
+    >>> format_knob_name("emc_hz"), format_knob_name("batch_size")
+    ('EMC', 'batch size')
+    """
+    if knob.endswith("_hz"):
+        return knob.removesuffix("_hz").upper()
+    return knob.removesuffix("_w").replace("_", " ").replace("cpu", "CPU")
+
+
+def format_percent(fraction: float, signed: bool = False) -> str:
+    """
+    >>> format_percent(0.1534), format_percent(-0.02, signed=True)
+    ('15.3 %', '-2.0 %')
+    """
+    return f"{100 * fraction:{'+' if signed else ''}.1f} %"

@@ -1,0 +1,129 @@
+"""What a policy is: asked for the next operating point, told what was measured there.
+
+A policy never touches a file, a clock or a thread. Mechanism knows policies only by this
+protocol and by name; third parties add one through the entry point group
+``governor.policies``, whose entries are callables that take a :class:`Problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Literal, Protocol, cast
+
+from governor.errors import InputError, PolicyError
+from governor.space import OperatingPoint, Space
+from governor.trial import Trial
+
+ENTRY_POINT_GROUP = "governor.policies"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Find the operating point of least energy per item that keeps the latency bound.
+
+    Attributes:
+        space: the allowed settings.
+        slo_s: seconds, the bound on ``Trial.latency_s``; infinite while it is not yet known.
+        seed: for whatever a policy draws at random.
+    """
+
+    space: Space
+    slo_s: float
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """The next operating point to try, and why.
+
+    Attributes:
+        purpose: ``profile`` to learn the model, ``search`` to find the optimum.
+        expected_energy_j: joules an item the policy expects there, None: no idea.
+        expected_latency_s: seconds at the SLO's percentile it expects there.
+        p_safe: its probability of keeping the SLO there.
+        improvement: expected relative energy improvement over the best so far; the search
+            ends when it is small. Infinite where the policy has no model of it.
+        reason: for the log, one clause.
+    """
+
+    point: OperatingPoint
+    purpose: Literal["profile", "search"] = "search"
+    expected_energy_j: float | None = None
+    expected_latency_s: float | None = None
+    p_safe: float | None = None
+    improvement: float = float("inf")
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The operating point to hold.
+
+    Attributes:
+        feasible: whether the policy believes that it keeps the SLO.
+        energy_j, latency_s: what is expected there, in J an item and s.
+    """
+
+    point: OperatingPoint
+    feasible: bool
+    energy_j: float
+    latency_s: float
+    reason: str = ""
+
+
+class Policy(Protocol):
+    """Asked and told. The first trial told is always the all-max corner's."""
+
+    def ask(self) -> Proposal | None:
+        """The next point to try; None when nothing is left that is worth a trial."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from a trial. Its ``point`` is in the problem's space."""
+        ...
+
+    def choose(self) -> Choice:
+        """The point to hold with what is known now. Needs at least one trial."""
+        ...
+
+
+PolicyFactory = Callable[[Problem], Policy]
+
+_BUILT_IN = {
+    "bayesian": "policies.bayesian:BayesianPolicy",
+    "roofline": "policies.roofline:RooflinePolicy",
+    "coordinate": "policies.coordinate:CoordinatePolicy",
+    "random": "policies.random:RandomPolicy",
+    "exhaustive": "policies.exhaustive:ExhaustivePolicy",
+    "fixed": "policies.fixed:FixedPolicy",
+    "skopt-baseline": "policies.skopt_baseline:SkoptPolicy",
+}
+DEFAULT_POLICY = "bayesian"
+
+
+def policy_names() -> list[str]:
+    """The names that :func:`load_policy` takes: the built-in ones, then third parties'."""
+    third = sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))
+    return [*_BUILT_IN, *(name for name in third if name not in _BUILT_IN)]
+
+
+def load_policy(name: str) -> PolicyFactory:
+    """The factory of the policy called ``name``; imports it only now.
+
+    Raises:
+        InputError: no policy has this name.
+        PolicyError: its module cannot be imported.
+    """
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        return cast(PolicyFactory, getattr(import_module(module), attribute))
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == name:
+            try:
+                return cast(PolicyFactory, entry.load())
+            except (ImportError, AttributeError) as error:
+                raise PolicyError(f"policy {name!r} cannot be loaded: {error}") from error
+    raise InputError(f"unknown policy {name!r}; choose one of {', '.join(policy_names())}")
