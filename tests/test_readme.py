@@ -1,0 +1,40 @@
+"""What the README promises about itself; its Python blocks run as doctests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlparse
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SETUP = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_two_commands_of_one_line_set_everything_up() -> None:
+    assert len(SETUP) == 2
+    assert all(block.count("\n") == 1 for block in SETUP)
+
+
+def test_the_first_command_runs_the_demo_and_the_second_the_tests() -> None:
+    run_it, test_it = SETUP
+    assert run_it.rstrip().endswith("governor demo")
+    assert test_it.rstrip().endswith("pytest")
+
+
+def test_every_local_link_leads_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)", README)
+    local = [target for target in targets if not urlparse(target).scheme]
+    assert local
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_every_command_that_is_shown_exists() -> None:
+    from typer.main import get_command
+
+    from governor.cli.main import app
+
+    shown = set(re.findall(r"^\$ governor ([a-z]+)", README, re.MULTILINE))
+    commands = getattr(get_command(app), "commands", {})
+    assert shown
+    assert shown <= set(commands)
