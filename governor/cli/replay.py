@@ -1,0 +1,224 @@
+"""``governor replay``: search measured sweeps, and judge the search by the sweeps' own truth."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from governor.devices.trace import Sweep, read_traces
+from governor.errors import InputError
+from governor.units import format_percent, parse_bound
+from policies.policy import DEFAULT_POLICY, load_policy
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from governor.replay import ReplayRun, Summary, Task
+
+Traces = Annotated[list[Path], typer.Argument(metavar="TRACE.csv...", help="Measured sweeps.")]
+Slo = Annotated[
+    list[str],
+    typer.Option(
+        "--latency-slo",
+        metavar="BOUND",
+        help="50ms, or 1.3x the latency at the all-max corner; repeatable.",
+    ),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Searches of each sweep, seeded 0, 1, ...")]
+Noise = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Relative standard deviation of each measured figure."),
+]
+Workloads = Annotated[
+    list[str] | None, typer.Option("--workload", help="Only this workload; repeatable.")
+]
+Devices = Annotated[
+    list[str] | None, typer.Option("--device", help="Only this device; repeatable.")
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write every run and the summary.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
+
+PIPE_WIDTH = 120
+SUMMARY_COLUMNS = (
+    "energy above\noptimum, mean",
+    "energy above\noptimum, p95",
+    "trials that\nmiss the SLO",
+    "runs that\nkeep it",
+    "trials\na run",
+    "CPU s\na run",
+)
+
+
+def replay(
+    traces: Traces,
+    latency_slo: Slo,
+    policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
+    trials: Annotated[int, typer.Option(min=1, help="Trials a search, all-max included.")] = 12,
+    seeds: Seeds = 5,
+    noise: Noise = 0.02,
+    workload: Workloads = None,
+    device: Devices = None,
+    json_file: Json = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Search measured sweeps and state how far each search ends from the true optimum."""
+    from governor.replay import Task, to_json
+
+    load_policy(policy)
+    slos = [parse_bound(text) for text in latency_slo]
+    sweeps = select(read_traces(traces), workload, device)
+    check_writable(json_file)
+    runs = run_with_progress(
+        [
+            Task(sweep, slo, policy, seed, trials, noise)
+            for sweep in sweeps
+            for slo in slos
+            for seed in range(seeds)
+        ],
+        jobs,
+    )
+    if json_file is not None:
+        write_json(json_file, to_json(runs))
+    _print(
+        runs,
+        f"{policy}, {trials} trials, replayed on measured sweeps "
+        f"with {format_percent(noise)} noise",
+    )
+
+
+def select(
+    sweeps: Sequence[Sweep], workloads: Sequence[str] | None, devices: Sequence[str] | None
+) -> list[Sweep]:
+    """The sweeps of these workloads and devices; None: of any.
+
+    Raises:
+        InputError: a name that no sweep has, or nothing is left.
+    """
+    for option, wanted, known in (
+        ("--workload", workloads, {sweep.workload for sweep in sweeps}),
+        ("--device", devices, {sweep.device for sweep in sweeps}),
+    ):
+        for name in wanted or ():
+            if name not in known:
+                raise InputError(
+                    f"{option} {name!r} is in none of the traces; "
+                    f"choose among {', '.join(sorted(known))}"
+                )
+    selected = [
+        sweep
+        for sweep in sweeps
+        if (not workloads or sweep.workload in workloads)
+        and (not devices or sweep.device in devices)
+    ]
+    if not selected:
+        raise InputError("no sweep has both that --workload and that --device; drop one of them")
+    return selected
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Find out before the work, not after it, that a result cannot be written.
+
+    Raises:
+        InputError: the path is a folder, or its folder is missing or read-only.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the path of a file")
+        if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+            raise InputError(f"{path} cannot be written; give a path in a folder that can be")
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write strict JSON: a NaN is an error here, not in the reader's program."""
+    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def run_with_progress(tasks: Sequence[Task], jobs: int) -> list[ReplayRun]:
+    """Run the tasks under a progress bar on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from governor.replay import run_all
+
+    console = Console(stderr=True)
+    return list(
+        track(
+            run_all(tasks, jobs),
+            description="Searching",
+            total=len(tasks),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+    )
+
+
+def _print(runs: Sequence[ReplayRun], title: str) -> None:
+    from governor.replay import by_slo, by_sweep, summarise
+
+    console = result_console()
+    table = result_table(title, "sweep", "SLO", *SUMMARY_COLUMNS)
+    groups = by_sweep(runs)
+    for (sweep, slo), group in groups.items():
+        table.add_row(sweep, str(slo), *summary_cells(summarise(group)))
+    table.add_section()
+    if len(groups) > 1:
+        for slo, group in by_slo(runs).items():
+            table.add_row("all", str(slo), *summary_cells(summarise(group)))
+    total = summarise(runs)
+    table.add_row("all", "all", *summary_cells(total), style="bold")
+    console.print(table)
+    print_infeasible(console, total)
+
+
+def result_console() -> Console:
+    """Stdout; in a pipe or file, wide enough that no table is folded."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
+
+def result_table(title: str, *columns: str) -> Table:
+    """A table whose columns but the first are numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
+    return table
+
+
+def summary_cells(summary: Summary) -> list[str]:
+    """A summary as table cells; a dash where no run could be judged."""
+    shares = (
+        summary.energy_excess_mean,
+        summary.energy_excess_p95,
+        summary.trial_violation_rate,
+        summary.slo_met_rate,
+    )
+    return [
+        *("–" if share is None else format_percent(share) for share in shares),
+        "–" if summary.trials_mean is None else f"{summary.trials_mean:.1f}",
+        "–" if summary.search_seconds_mean is None else f"{summary.search_seconds_mean:.2f}",
+    ]
+
+
+def print_infeasible(console: Console, total: Summary) -> None:
+    """Say so when an SLO could not be met by any setting."""
+    if total.infeasible_runs:
+        console.print(
+            f"{total.infeasible_runs} of {total.runs} runs had an SLO that no setting of the "
+            "sweep keeps; they are judged in no column. Loosen --latency-slo for those sweeps."
+        )

@@ -1,0 +1,316 @@
+"""Search measured sweeps instead of live boards, and judge each search by the trace's truth."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+
+import numpy as np
+
+from governor.devices.replay import ReplayDevice
+from governor.devices.trace import Sweep
+from governor.errors import PolicyError
+from governor.search import Search
+from governor.space import OperatingPoint
+from governor.units import Bound
+from policies.policy import Problem, load_policy
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One search to run.
+
+    Attributes:
+        slo: the bound; a relative one is relative to the sweep's all-max corner.
+        policy: its name.
+        trials: the budget, the all-max corner included.
+        noise: relative standard deviation of each trial's latency and of its energy.
+        curve: whether to ask the policy for its choice after every trial.
+    """
+
+    sweep: Sweep
+    slo: Bound
+    policy: str
+    seed: int
+    trials: int
+    noise: float
+    curve: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What the trace says of a setting: seconds and joules of one inference (one batch)."""
+
+    point: OperatingPoint
+    latency_s: float
+    energy_j: float
+
+    @classmethod
+    def of(cls, sweep: Sweep, row: int) -> Truth:
+        """The truth in that row of the sweep."""
+        return cls(sweep.space.point(row), float(sweep.latency_s[row]), float(sweep.energy_j[row]))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedTrial:
+    """A trial: the trace's truth, and what the policy was told, per inference (one batch)."""
+
+    truth: Truth
+    measured_latency_s: float
+    measured_energy_j: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRun:
+    """One search of one sweep, and how it came out on the truth.
+
+    Attributes:
+        sweep: its name for people.
+        feasible: whether any setting of the sweep keeps the SLO.
+        oracle: the setting of least energy that keeps the SLO; where none does, the fastest.
+        chosen: the setting that the policy would hold.
+        choices: what it would have held after each trial, where the task asked for it.
+        search_seconds: CPU time spent in the policy.
+    """
+
+    sweep: str
+    device: str
+    workload: str
+    batch_size: int
+    slo: Bound
+    policy: str
+    seed: int
+    slo_s: float
+    feasible: bool
+    oracle: Truth
+    chosen: Truth
+    trials: tuple[ReplayedTrial, ...]
+    choices: tuple[Truth, ...]
+    search_seconds: float
+
+    def excess(self, chosen: Truth) -> float:
+        """Energy of ``chosen`` above the oracle's, as a share of the oracle's."""
+        return chosen.energy_j / self.oracle.energy_j - 1.0
+
+    def keeps_slo(self, chosen: Truth) -> bool:
+        """Whether ``chosen`` truly keeps the SLO."""
+        return chosen.latency_s <= self.slo_s
+
+    @property
+    def energy_excess(self) -> float:
+        """Energy of what was chosen above the oracle's, as a share."""
+        return self.excess(self.chosen)
+
+    @property
+    def slo_met(self) -> bool:
+        """Whether what was chosen truly keeps the SLO."""
+        return self.keeps_slo(self.chosen)
+
+    @property
+    def violations(self) -> int:
+        """Trials that truly missed the SLO."""
+        return sum(not self.keeps_slo(trial.truth) for trial in self.trials)
+
+
+class _Stopwatch:
+    """CPU seconds spent inside its ``with`` blocks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.process_time() - self._start
+
+
+def run(task: Task) -> ReplayRun:
+    """Run one search. Deterministic by the task, but for ``search_seconds``.
+
+    Raises:
+        InputError: no policy has this name.
+        PolicyError: the policy failed.
+    """
+    sweep, slo_s = task.sweep, task.slo.seconds(task.sweep.all_max_latency_s)
+    problem = Problem(sweep.space, slo_s, task.seed)
+    factory = load_policy(task.policy)
+    watch = _Stopwatch()
+    with watch:
+        policy = factory(problem)
+    search = Search(problem, policy, task.trials)
+    device = ReplayDevice(sweep, task.noise, task.seed)
+    trials: list[ReplayedTrial] = []
+    choices: list[Truth] = []
+    while True:
+        with watch:
+            proposal = search.next()
+        if proposal is None:
+            break
+        row = sweep.space.index(proposal.point)
+        trial = device.measure(row)
+        with watch:
+            search.record(trial)
+        trials.append(
+            ReplayedTrial(Truth.of(sweep, row), trial.latency_s, trial.energy_j * sweep.batch_size)
+        )
+        if task.curve:
+            choices.append(_chosen(search, sweep, watch))
+    return ReplayRun(
+        sweep=str(sweep),
+        device=sweep.device,
+        workload=sweep.workload,
+        batch_size=sweep.batch_size,
+        slo=task.slo,
+        policy=task.policy,
+        seed=task.seed,
+        slo_s=slo_s,
+        feasible=bool(np.any(sweep.latency_s <= slo_s)),
+        oracle=Truth.of(sweep, sweep.optimum(slo_s)),
+        chosen=choices[-1] if choices else _chosen(search, sweep, watch),
+        trials=tuple(trials),
+        choices=tuple(choices),
+        search_seconds=watch.seconds,
+    )
+
+
+def _chosen(search: Search, sweep: Sweep, watch: _Stopwatch) -> Truth:
+    with watch:
+        point = search.choose().point
+    if point not in sweep.space:
+        raise PolicyError(f"the policy chose {point}, which is not a setting of {sweep}")
+    return Truth.of(sweep, sweep.space.index(point))
+
+
+def run_all(tasks: Sequence[Task], jobs: int = 1) -> Iterator[ReplayRun]:
+    """Run the tasks, in ``jobs`` processes, and yield each run in the order of the tasks.
+
+    Raises:
+        GovernorError: from any of the tasks; the rest are dropped.
+    """
+    if jobs == 1:
+        yield from map(run, tasks)
+        return
+    # The processes share the cores; numpy in each must not start a thread for every one.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(run, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What many runs come to. Rates and energies are None where no run has them.
+
+    Attributes:
+        runs: how many, of which ``infeasible_runs`` had an SLO that no setting keeps. All
+            that follows is of the others.
+        energy_excess_mean, energy_excess_p95: energy above the oracle's, as a share of it.
+        trial_violation_rate: the share of all trials that truly missed the SLO.
+        slo_met_rate: the share of runs whose final choice truly keeps the SLO.
+        search_seconds_mean: CPU seconds a run in the policy.
+        trials_mean: trials a run.
+    """
+
+    runs: int
+    infeasible_runs: int
+    energy_excess_mean: float | None
+    energy_excess_p95: float | None
+    trial_violation_rate: float | None
+    slo_met_rate: float | None
+    search_seconds_mean: float | None
+    trials_mean: float | None
+
+
+def summarise(runs: Iterable[ReplayRun]) -> Summary:
+    """Sum up runs of any number of sweeps, bounds and seeds."""
+    every = list(runs)
+    judged = [run for run in every if run.feasible]
+    infeasible = len(every) - len(judged)
+    if not judged:
+        return Summary(len(every), infeasible, None, None, None, None, None, None)
+    excess = np.array([run.energy_excess for run in judged])
+    trials = sum(len(run.trials) for run in judged)
+    return Summary(
+        runs=len(every),
+        infeasible_runs=infeasible,
+        energy_excess_mean=float(excess.mean()),
+        energy_excess_p95=float(np.percentile(excess, 95)),
+        trial_violation_rate=sum(run.violations for run in judged) / trials,
+        slo_met_rate=sum(run.slo_met for run in judged) / len(judged),
+        search_seconds_mean=sum(run.search_seconds for run in judged) / len(judged),
+        trials_mean=trials / len(judged),
+    )
+
+
+def by_sweep(runs: Iterable[ReplayRun]) -> dict[tuple[str, Bound], list[ReplayRun]]:
+    """The runs of each sweep (by its name) and SLO, in order of appearance."""
+    groups: dict[tuple[str, Bound], list[ReplayRun]] = {}
+    for run in runs:
+        groups.setdefault((run.sweep, run.slo), []).append(run)
+    return groups
+
+
+def by_slo(runs: Iterable[ReplayRun]) -> dict[Bound, list[ReplayRun]]:
+    """The runs of each SLO, in order of appearance."""
+    groups: dict[Bound, list[ReplayRun]] = {}
+    for run in runs:
+        groups.setdefault(run.slo, []).append(run)
+    return groups
+
+
+def to_json(runs: Sequence[ReplayRun]) -> dict[str, object]:
+    """The runs and their summary as plain data, by the names that users' files have."""
+    return {
+        "runs": [_run_json(run) for run in runs],
+        "summary": {
+            **asdict(summarise(runs)),
+            "sweeps": [
+                {**_name_json(group[0]), "slo": str(slo), **asdict(summarise(group))}
+                for (_, slo), group in by_sweep(runs).items()
+            ],
+        },
+    }
+
+
+def _name_json(run: ReplayRun) -> dict[str, object]:
+    return {"device": run.device, "workload": run.workload, "batch_size": run.batch_size}
+
+
+def _run_json(run: ReplayRun) -> dict[str, object]:
+    return {
+        **_name_json(run),
+        "policy": run.policy,
+        "seed": run.seed,
+        "slo_s": run.slo_s,
+        "slo_feasible": run.feasible,
+        "oracle": _truth_json(run.oracle),
+        "chosen": _truth_json(run.chosen),
+        "trials": [
+            {
+                **_truth_json(trial.truth),
+                "measured_latency_s": trial.measured_latency_s,
+                "measured_energy_j": trial.measured_energy_j,
+            }
+            for trial in run.trials
+        ],
+        "energy_excess": run.energy_excess,
+        "slo_met": run.slo_met,
+        "trial_violation_rate": run.violations / len(run.trials),
+        "search_seconds": run.search_seconds,
+    }
+
+
+def _truth_json(truth: Truth) -> dict[str, object]:
+    return {
+        "point": dict(truth.point),
+        "latency_s": truth.latency_s,
+        "energy_j": truth.energy_j,
+    }
