@@ -1,1 +1,12 @@
-"""Emulated Jetson boards: physics, clocks and sensors in software."""
+"""Emulated Jetson boards: physics, clocks and sensors in software.
+
+Nothing that comes from here is a measurement of hardware. ``governor emulate --calibration``
+shows how far each board's physics lie from published figures.
+"""
+
+from governor.devices.emulated.board import EmulatedBoard, ShadowBoard
+from governor.devices.emulated.clock import VirtualClock
+from governor.devices.emulated.hardware import board_names
+from governor.devices.emulated.workload import workload_names
+
+__all__ = ["EmulatedBoard", "ShadowBoard", "VirtualClock", "board_names", "workload_names"]

@@ -1,0 +1,191 @@
+"""Time and power of a workload on a board, over the whole lattice of clocks.
+
+Time of one kernel is a roofline: the longer of computing and moving its bytes, where bandwidth
+is the smaller of what the GPU can ask for at its clock and what the memory can give at its own.
+The GPU's time is the sum over kernels. The CPU launches kernels ahead of the GPU, so an inference
+lasts as long as the slower of the two streams, plus what only the CPU does.
+
+Power follows C V² f for clocks and V² for work, on a voltage curve with a floor; leakage rises
+with voltage and temperature; memory and SoC cost their clock and every byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from governor.devices.emulated.hardware import Board
+from governor.devices.emulated.workload import BYTES, Kernels, Workload, kernels
+from governor.space import FloatArray
+
+STREAM_SHARPNESS = 8.0
+"""The launch and GPU streams wait for each other near the balance: a p-norm, not a sharp maximum
+(assumed; Pagoda's batch-4 points lie 3 to 8 % above the maximum)."""
+
+LEAKAGE_E_FOLD_C = 58.0
+"""Leakage doubles every 40 °C (assumed, usual for FinFET and planar parts at these voltages)."""
+
+LEAKAGE_REFERENCE_C = 50.0
+
+CONTENTION_WEIGHT = 0.65
+"""What of another process's memory traffic is lost to this one. Derived: 24.6 GB/s of CPU traffic
+slowed the memory probe by 34 % at 61 GB/s (jetson-latency-lab, arXiv 2606.16106)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contention:
+    """What another process takes.
+
+    Attributes:
+        cpu_cores: busy cores.
+        gpu_share: of the GPU's time, in [0, 1).
+        memory_bytes_per_s: of memory traffic.
+    """
+
+    cpu_cores: float = 0.0
+    gpu_share: float = 0.0
+    memory_bytes_per_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One workload on one board; ``c``, ``g``, ``e`` are the numbers of CPU, GPU, EMC levels.
+
+    Attributes:
+        latency_s: shape ``(c, g, e)``, of one inference (one batch).
+        gpu_share, cpu_share: shape ``(c, g, e)``, busy share of the GPU and cores while it runs.
+        bytes_per_s: shape ``(c, g, e)``, memory traffic while it runs.
+        busy_w, idle_w: shape ``(c, g, e, 5)``, power by component without leakage and losses.
+        gpu_leak_w: shape ``(g,)``, cpu_leak_w: shape ``(c,)``, leakage at the reference.
+        items: in one inference.
+    """
+
+    latency_s: FloatArray
+    gpu_share: FloatArray
+    cpu_share: FloatArray
+    bytes_per_s: FloatArray
+    busy_w: FloatArray
+    idle_w: FloatArray
+    gpu_leak_w: FloatArray
+    cpu_leak_w: FloatArray
+    items: int
+
+
+def bandwidth(board: Board, taken_bytes_per_s: float = 0.0) -> FloatArray:
+    """Reachable memory bandwidth in bytes/s, shape ``(g, e)``."""
+    by_gpu = board.gpu.bytes_per_clock * board.gpu.hz[:, None]
+    memory = board.memory
+    by_emc = memory.efficiency * memory.bytes_per_clock * np.array(memory.levels_hz)
+    left = np.maximum(by_emc - CONTENTION_WEIGHT * taken_bytes_per_s, 0.2 * by_emc)
+    return np.minimum(by_gpu, left[None, :])
+
+
+def gpu_seconds(
+    board: Board, workload: Workload, work: Kernels, contention: Contention
+) -> FloatArray:
+    """GPU time of one inference, shape ``(g, e)``: the sum of the kernels' rooflines."""
+    stack, gpu = board.stacks[workload.framework], board.gpu
+    precision = gpu.precision(workload.precision)
+    gemm = gpu.precision(workload.gemm_precision or workload.precision)
+    peak = np.array([
+        gpu.flop_per_clock[gemm if kind == "gemm" else precision if kind == "conv" else "fp32"]
+        * stack.efficiency.get(kind, 1.0)
+        for kind in work.kinds
+    ])  # fmt: skip
+    cycles = work.flops / peak
+    moved = work.elements * BYTES[workload.precision] * stack.traffic
+    rate = bandwidth(board, contention.memory_bytes_per_s)
+    computing = cycles[:, None] / gpu.hz[None, :]
+    moving = moved[:, None, None] / rate[None, :, :]
+    each = np.maximum(computing[:, :, None], moving)
+    overhead = len(cycles) * stack.kernel_cycles / gpu.hz
+    return (each.sum(axis=0) + overhead[:, None]) / (1 - contention.gpu_share)
+
+
+def gpu_joules(board: Board, workload: Workload, work: Kernels) -> float:
+    """Switching energy of one inference's arithmetic and caches at the floor voltage."""
+    gpu = board.gpu
+    precision = gpu.precision(workload.precision)
+    gemm = gpu.precision(workload.gemm_precision or workload.precision)
+    picojoules = sum(
+        flops * gpu.pj_per_flop[gemm if kind == "gemm" else precision]
+        for kind, flops in zip(work.kinds, work.flops.tolist(), strict=True)
+    )
+    moved = float(work.elements.sum()) * BYTES[workload.precision]
+    return 1e-12 * (picojoules + gpu.pj_per_byte * moved)
+
+
+def _components(*parts: FloatArray | float, shape: tuple[int, int, int]) -> FloatArray:
+    return np.stack([np.broadcast_to(part, shape) for part in parts], axis=-1)
+
+
+def tables(
+    board: Board, workload: Workload, batch_size: int, contention: Contention | None = None
+) -> Tables:
+    """Everything about ``workload`` on ``board`` that depends on the clocks alone."""
+    contention = contention or Contention()
+    cpu, gpu, memory = board.cpu, board.gpu, board.memory
+    stack = board.stacks[workload.framework]
+    work = kernels(workload, batch_size)
+    shape = (len(cpu.levels_hz), len(gpu.levels_hz), len(memory.levels_hz))
+
+    crowding = max(1.0, (1 + contention.cpu_cores) / cpu.cores)
+    launch_s = len(work.kinds) * stack.launch_cycles * crowding / cpu.hz
+    serial_s = stack.serial_cycles * crowding / cpu.hz
+    on_gpu_s = gpu_seconds(board, workload, work, contention)
+    p = STREAM_SHARPNESS
+    overlapped_s = (launch_s[:, None, None] ** p + on_gpu_s[None] ** p) ** (1 / p)
+    latency_s = serial_s[:, None, None] + overlapped_s
+
+    gpu_share = np.minimum(on_gpu_s[None] / latency_s, 1.0)
+    own_share = np.minimum((serial_s + launch_s)[:, None, None] / latency_s, 1.0)
+    own_cores = np.ones(shape) if stack.spins else own_share
+    cores = np.minimum(own_cores + contention.cpu_cores, cpu.cores)
+    moved = float(work.elements.sum()) * BYTES[workload.precision] * stack.traffic
+    rate = moved / latency_s + contention.memory_bytes_per_s
+
+    cpu_v2f = (cpu.volts**2 * cpu.hz / 1e9)[:, None, None]
+    gpu_v2 = (gpu.volts**2)[None, :, None]
+    gpu_v2f = gpu_v2 * (gpu.hz / 1e9)[None, :, None]
+    other_gpu_w = contention.gpu_share * gpu.busy_w_per_ghz * gpu_v2f
+    idle_cpu_w = (cpu.idle_w_per_ghz + cpu.core_w_per_ghz * contention.cpu_cores) * cpu_v2f
+    clocks_w = gpu.idle_w_per_ghz + (gpu.busy_w_per_ghz - gpu.idle_w_per_ghz) * gpu_share
+    gpu_w = clocks_w * gpu_v2f + gpu_joules(board, workload, work) * gpu_v2 / latency_s
+    cpu_w = (cpu.idle_w_per_ghz + cpu.core_w_per_ghz * cores) * cpu_v2f
+    soc_w, dram_w = np.array(memory.soc_w), np.array(memory.dram_w)
+    idle_rate = contention.memory_bytes_per_s
+    soc_pj, dram_pj = memory.soc_pj_per_byte * 1e-12, memory.dram_pj_per_byte * 1e-12
+    return Tables(
+        latency_s=latency_s,
+        gpu_share=gpu_share,
+        cpu_share=np.minimum(own_cores, 1.0),
+        bytes_per_s=rate,
+        busy_w=_components(
+            gpu_w, cpu_w, soc_w + soc_pj * rate, dram_w + dram_pj * rate, board.base_w, shape=shape
+        ),
+        idle_w=_components(
+            gpu.idle_w_per_ghz * gpu_v2f + other_gpu_w, idle_cpu_w, soc_w + soc_pj * idle_rate,
+            dram_w + dram_pj * idle_rate, board.base_w, shape=shape,
+        ),
+        gpu_leak_w=gpu.leakage_w * gpu.volts**2,
+        cpu_leak_w=cpu.leakage_w * cpu.volts**2,
+        items=batch_size,
+    )  # fmt: skip
+
+
+def leakage_factor(temperature_c: FloatArray | float) -> FloatArray:
+    """Leakage at this temperature over that at the reference."""
+    return np.exp((np.asarray(temperature_c) - LEAKAGE_REFERENCE_C) / LEAKAGE_E_FOLD_C)
+
+
+def steady_power(board: Board, cold_w: FloatArray, leak_w: FloatArray, air_c: float) -> FloatArray:
+    """Module power in watts once warm: leakage and temperature have settled on each other.
+
+    ``cold_w`` and ``leak_w`` have one shape: power without leakage, and leakage at the reference.
+    """
+    rise = board.thermal.sink_c_per_w + board.thermal.die_c_per_w
+    power = (cold_w + leak_w) * (1 + board.loss)
+    for _ in range(12):
+        power = (cold_w + leak_w * leakage_factor(air_c + rise * power)) * (1 + board.loss)
+    return power
