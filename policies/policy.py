@@ -74,8 +74,15 @@ class Choice:
     reason: str = ""
 
 
+class NotReady(Exception):  # noqa: N818 - no error: an answer that is still on its way
+    """Raised by a policy that runs elsewhere: ask the same again a little later."""
+
+
 class Policy(Protocol):
-    """Asked and told. The first trial told is always the all-max corner's."""
+    """Asked and told. The first trial told is always the all-max corner's.
+
+    ``ask`` and ``choose`` may raise :class:`NotReady`.
+    """
 
     def ask(self) -> Proposal | None:
         """The next point to try; None when nothing is left that is worth a trial."""
