@@ -74,7 +74,7 @@ class ReplayRun:
         oracle: the setting of least energy that keeps the SLO; where none does, the fastest.
         chosen: the setting that the policy would hold.
         choices: what it would have held after each trial, where the task asked for it.
-        search_seconds: CPU time spent in the policy.
+        search_seconds: CPU time of its asks, tells and final choice.
     """
 
     sweep: str
@@ -160,7 +160,9 @@ def run(task: Task) -> ReplayRun:
             ReplayedTrial(Truth.of(sweep, row), trial.latency_s, trial.energy_j * sweep.batch_size)
         )
         if task.curve:
-            choices.append(_chosen(search, sweep, watch))
+            choices.append(_chosen(search, sweep))
+    with watch:
+        chosen = _chosen(search, sweep)
     return ReplayRun(
         sweep=str(sweep),
         device=sweep.device,
@@ -172,16 +174,15 @@ def run(task: Task) -> ReplayRun:
         slo_s=slo_s,
         feasible=bool(np.any(sweep.latency_s <= slo_s)),
         oracle=Truth.of(sweep, sweep.optimum(slo_s)),
-        chosen=choices[-1] if choices else _chosen(search, sweep, watch),
+        chosen=chosen,
         trials=tuple(trials),
         choices=tuple(choices),
         search_seconds=watch.seconds,
     )
 
 
-def _chosen(search: Search, sweep: Sweep, watch: _Stopwatch) -> Truth:
-    with watch:
-        point = search.choose().point
+def _chosen(search: Search, sweep: Sweep) -> Truth:
+    point = search.choose().point
     if point not in sweep.space:
         raise PolicyError(f"the policy chose {point}, which is not a setting of {sweep}")
     return Truth.of(sweep, sweep.space.index(point))
@@ -269,7 +270,7 @@ def by_slo(runs: Iterable[ReplayRun]) -> dict[Bound, list[ReplayRun]]:
 def to_json(runs: Sequence[ReplayRun]) -> dict[str, object]:
     """The runs and their summary as plain data, by the names that users' files have."""
     return {
-        "runs": [_run_json(run) for run in runs],
+        "runs": [run_json(run) for run in runs],
         "summary": {
             **asdict(summarise(runs)),
             "sweeps": [
@@ -284,18 +285,19 @@ def _name_json(run: ReplayRun) -> dict[str, object]:
     return {"device": run.device, "workload": run.workload, "batch_size": run.batch_size}
 
 
-def _run_json(run: ReplayRun) -> dict[str, object]:
+def run_json(run: ReplayRun) -> dict[str, object]:
+    """One run as plain data."""
     return {
         **_name_json(run),
         "policy": run.policy,
         "seed": run.seed,
         "slo_s": run.slo_s,
         "slo_feasible": run.feasible,
-        "oracle": _truth_json(run.oracle),
-        "chosen": _truth_json(run.chosen),
+        "oracle": truth_json(run.oracle),
+        "chosen": truth_json(run.chosen),
         "trials": [
             {
-                **_truth_json(trial.truth),
+                **truth_json(trial.truth),
                 "measured_latency_s": trial.measured_latency_s,
                 "measured_energy_j": trial.measured_energy_j,
             }
@@ -308,7 +310,8 @@ def _run_json(run: ReplayRun) -> dict[str, object]:
     }
 
 
-def _truth_json(truth: Truth) -> dict[str, object]:
+def truth_json(truth: Truth) -> dict[str, object]:
+    """A setting and what the trace says of it, as plain data."""
     return {
         "point": dict(truth.point),
         "latency_s": truth.latency_s,

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from governor.errors import PolicyError
 from governor.space import OperatingPoint
 from governor.trial import Trial
-from policies.policy import Choice
+from policies.policy import Choice, Problem
 
 
-def set_point(trial: Trial) -> OperatingPoint:
-    """The point of a trial that a policy was told; the baseline, which has none, never is.
+def rank(trial: Trial, slo_s: float) -> tuple[bool, float]:
+    """Sorts trials, best first: those that kept the SLO by energy, then the others by latency."""
+    missed = trial.latency_s > slo_s
+    return missed, trial.latency_s if missed else trial.energy_j
 
-    Raises:
-        PolicyError: it has none.
+
+class Measured:
+    """What was measured so far, the latest trial of each point.
+
+    Attributes:
+        problem: what is searched.
+        trials: by their points, in the order of the points' first trials.
     """
-    if trial.point is None:
-        raise PolicyError("a policy was told a trial without an operating point")
-    return trial.point
 
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.trials: dict[OperatingPoint, Trial] = {}
 
-def best_measured(trials: Sequence[Trial], slo_s: float) -> Trial:
-    """The trial of least energy that kept the SLO as measured; where none did, the fastest."""
-    kept = [trial for trial in trials if trial.latency_s <= slo_s]
-    if kept:
-        return min(kept, key=lambda trial: trial.energy_j)
-    return min(trials, key=lambda trial: trial.latency_s)
+    def tell(self, trial: Trial) -> None:
+        """Remember the trial."""
+        self.remember(trial)
 
+    def remember(self, trial: Trial) -> OperatingPoint:
+        """Keep the trial; returns its point.
 
-def choose_measured(trials: Sequence[Trial], slo_s: float) -> Choice:
-    """Hold :func:`best_measured` of ``trials``, of which there is at least one."""
-    best = best_measured(trials, slo_s)
-    return Choice(
-        point=set_point(best),
-        feasible=best.latency_s <= slo_s,
-        energy_j=best.energy_j,
-        latency_s=best.latency_s,
-        reason="best measured",
-    )
+        Raises:
+            PolicyError: it has no operating point.
+        """
+        if trial.point is None:
+            raise PolicyError("a policy was told a trial without an operating point")
+        self.trials[trial.point] = trial
+        return trial.point
+
+    def choose(self) -> Choice:
+        """The best measured point. Needs at least one trial."""
+        slo_s = self.problem.slo_s
+        point, best = min(self.trials.items(), key=lambda item: rank(item[1], slo_s))
+        return Choice(
+            point=point,
+            feasible=best.latency_s <= slo_s,
+            energy_j=best.energy_j,
+            latency_s=best.latency_s,
+            reason="best measured",
+        )

@@ -178,7 +178,8 @@ def _print(runs: Sequence[ReplayRun], title: str) -> None:
     total = summarise(runs)
     table.add_row("all", "all", *summary_cells(total), style="bold")
     console.print(table)
-    print_infeasible(console, total)
+    if total.infeasible_runs:
+        console.print(infeasible_note(total.infeasible_runs, total.runs))
 
 
 def result_console() -> Console:
@@ -196,7 +197,7 @@ def result_table(title: str, *columns: str) -> Table:
 
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
 
 
@@ -215,10 +216,9 @@ def summary_cells(summary: Summary) -> list[str]:
     ]
 
 
-def print_infeasible(console: Console, total: Summary) -> None:
-    """Say so when an SLO could not be met by any setting."""
-    if total.infeasible_runs:
-        console.print(
-            f"{total.infeasible_runs} of {total.runs} runs had an SLO that no setting of the "
-            "sweep keeps; they are judged in no column. Loosen --latency-slo for those sweeps."
-        )
+def infeasible_note(infeasible: int, runs: int) -> str:
+    """What to say when an SLO could not be met by any setting."""
+    return (
+        f"{infeasible} of {runs} runs had an SLO that no setting of the sweep keeps; they count "
+        "in no column. Loosen --latency-slo for those sweeps."
+    )

@@ -1,0 +1,254 @@
+"""Pictures for people: policies against each other, trial by trial."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from governor.comparison import Curve, Reference
+from governor.errors import InputError, MissingExtraError
+from governor.space import FloatArray
+
+# matplotlib declares no types for the keyword arguments that all its drawing takes.
+Axes = Any
+Figure = Any
+
+FORMATS = (".png", ".svg", ".html")
+
+# Okabe & Ito's palette (https://jfly.uni-koeln.de/color): told apart by colour-blind readers.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F", "#E69F00", "#56B4E9")
+_INK, _FAINT, _GRID = "#222222", "#6B6B6B", "#E6E6E6"
+
+_FLOOR_PERCENT = 0.1
+"""The logarithmic axis starts here: less above the optimum than anyone can measure."""
+
+
+def check_format(path: Path) -> None:
+    """Find out before the work whether :func:`draw_comparison` can draw to ``path``.
+
+    Raises:
+        InputError: the ending is none of :data:`FORMATS`.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path} is no plot that can be drawn; end it in {', '.join(FORMATS)}")
+    _empty_figure()
+
+
+def draw_comparison(
+    path: Path, curves: Sequence[Curve], reference: Reference, subject: str
+) -> None:
+    """Draw energy above the optimum, and trials that missed the SLO, against trials.
+
+    Args:
+        path: ends in one of :data:`FORMATS`; HTML carries the figures as a table too.
+        subject: what was replayed, one line.
+    """
+    figure = _comparison(curves, reference, subject)
+    if path.suffix.lower() == ".png":
+        figure.savefig(path, dpi=160)
+    elif path.suffix.lower() == ".svg":
+        path.write_text(_svg(figure), encoding="utf-8")
+    else:
+        path.write_text(_page(_svg(figure), curves, subject), encoding="utf-8")
+
+
+def _comparison(curves: Sequence[Curve], reference: Reference, subject: str) -> Figure:
+    figure = _empty_figure()
+    energy, missed = figure.subplots(
+        2, 1, sharex=True, height_ratios=(2.1, 1), gridspec_kw={"hspace": 0.28}
+    )
+    figure.subplots_adjust(left=0.085, right=0.77, top=0.86, bottom=0.105)
+    figure.text(
+        0.02,
+        0.955,
+        "How near to the least energy, after how many trials",
+        size=15,
+        weight="bold",
+        color=_INK,
+    )
+    figure.text(0.02, 0.922, subject, size=9.5, color=_FAINT)
+    figure.text(
+        0.02,
+        0.02,
+        f"Lines: mean over {curves[0].summary.runs} runs a policy. Bands: 95 % confidence of the "
+        "mean. Trials replayed from measured sweeps, judged by the sweeps' own figures.",
+        size=8,
+        color=_FAINT,
+    )
+    _draw_energy(energy, curves, reference)
+    _draw_missed(missed, curves)
+    return figure
+
+
+def _empty_figure() -> Figure:
+    try:
+        return import_module("matplotlib.figure").Figure(figsize=(9.0, 7.6), facecolor="white")
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report") from error
+
+
+def _draw_energy(axes: Axes, curves: Sequence[Curve], reference: Reference) -> None:
+    _prepare(axes, "Energy above the optimum (%, logarithmic)")
+    axes.set_yscale("log")
+    ends: list[tuple[float, str, str]] = []
+    for index, curve in enumerate(curves):
+        mean, spread = 100 * curve.excess_mean, 196 * curve.excess_se
+        _line(axes, index, _floored(mean))
+        axes.fill_between(
+            _trials(curve),
+            _floored(mean - spread),
+            _floored(mean + spread),
+            color=_colour(index),
+            alpha=0.13,
+            linewidth=0,
+        )
+        ends.append((_floored(mean)[-1], f"{curve.policy}  {mean[-1]:.1f} %", _colour(index)))
+    level = 100 * reference.excess_mean
+    axes.axhline(level, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
+    ends.append((level, f"every setting once  {level:.1f} %", _INK))
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    values = [value for value, _, _ in ends]
+    starts = [100 * curve.excess_mean[0] for curve in curves]
+    axes.set_ylim(max(_FLOOR_PERCENT, min(0.5, 0.7 * min(values))), 1.3 * max(*starts, *values, 1))
+    _label_ends(axes, ends, math.log)
+
+
+def _draw_missed(axes: Axes, curves: Sequence[Curve]) -> None:
+    _prepare(axes, "Trials so far that missed the SLO (%)")
+    axes.set_xlabel("trials, the all-max corner included", color=_INK)
+    ends: list[tuple[float, str, str]] = []
+    for index, curve in enumerate(curves):
+        percent = 100 * curve.violation_rate
+        _line(axes, index, percent)
+        ends.append((percent[-1], f"{curve.policy}  {percent[-1]:.0f} %", _colour(index)))
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(1, len(curves[0].excess_mean))
+    _label_ends(axes, ends, float)
+
+
+def _prepare(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", size=10.5, color=_INK, pad=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)
+    axes.grid(axis="y", color=_GRID, linewidth=0.9)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_FAINT, length=0, labelbottom=True)
+    axes.locator_params(axis="x", integer=True, nbins=13)
+
+
+def _line(axes: Axes, index: int, values: FloatArray) -> None:
+    """One policy's line; the first policy is the one that the picture is about."""
+    axes.plot(
+        np.arange(1, len(values) + 1),
+        values,
+        color=_colour(index),
+        linewidth=2.8 if index == 0 else 1.7,
+        zorder=4 if index == 0 else 3,
+        solid_capstyle="round",
+    )
+
+
+def _label_ends(
+    axes: Axes, ends: Sequence[tuple[float, str, str]], scaled: Callable[[float], float]
+) -> None:
+    """Name each line at its right end, moved apart where the names would touch."""
+    low, high = (float(scaled(limit)) for limit in axes.get_ylim())
+    gap = 14.0 / (axes.get_window_extent().height * 72 / axes.figure.dpi)
+    order = sorted(ends, key=lambda end: end[0])
+    heights = [(float(scaled(value)) - low) / (high - low) for value, _, _ in order]
+    for (_, text, colour), height in zip(order, _apart(heights, gap), strict=True):
+        axes.annotate(
+            text,
+            (1, height),
+            xycoords="axes fraction",
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            size=9.5,
+            color=colour,
+            weight="bold",
+        )
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights, moved as little as it takes to be ``gap`` apart.
+
+    Neighbours that touch join into a block about their common mean, and so on.
+    """
+    blocks: list[tuple[float, int]] = []
+    for height in heights:
+        centre, size = height, 1
+        while blocks and centre - blocks[-1][0] < gap * (size + blocks[-1][1]) / 2:
+            other, count = blocks.pop()
+            centre, size = (centre * size + other * count) / (size + count), size + count
+        blocks.append((centre, size))
+    return [
+        centre + gap * (place - (size - 1) / 2) for centre, size in blocks for place in range(size)
+    ]
+
+
+def _floored(percent: FloatArray) -> FloatArray:
+    return np.maximum(percent, _FLOOR_PERCENT)
+
+
+def _trials(curve: Curve) -> FloatArray:
+    return np.arange(1.0, len(curve.excess_mean) + 1)
+
+
+def _colour(index: int) -> str:
+    return _COLOURS[index % len(_COLOURS)]
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def _page(svg: str, curves: Sequence[Curve], subject: str) -> str:
+    """One self-contained page: the picture, and under it the figures it shows."""
+    head = "".join(f"<th>{escape(curve.policy)}</th>" for curve in curves)
+    rows = "".join(
+        f"<tr><th>{trial + 1}</th>"
+        + "".join(
+            f"<td>{100 * curve.excess_mean[trial]:.2f} ({100 * curve.excess_p95[trial]:.1f})</td>"
+            for curve in curves
+        )
+        + "</tr>"
+        for trial in range(len(curves[0].excess_mean))
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Policies compared</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: {_INK}; background: #fff;
+       max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+svg {{ width: 100%; height: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+caption {{ text-align: left; color: {_FAINT}; padding: .5rem 0 }}
+th, td {{ padding: .2rem .9rem; text-align: right; border-bottom: 1px solid {_GRID} }}
+</style>
+</head>
+<body>
+{svg[svg.index("<svg") :]}
+<table>
+<caption>Energy above the optimum after each trial: mean (p95), in %; {escape(subject)}</caption>
+<thead><tr><th>trials</th>{head}</tr></thead>
+<tbody>{rows}</tbody>
+</table>
+</body>
+</html>
+"""
