@@ -1,0 +1,200 @@
+"""Inferences that the application shows by itself: watch, inference, tick.
+
+The application's own thread pays for two clock readings and one append a span; all else
+happens elsewhere. Where spans nest, the outermost is the inference.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from governor.errors import InputError
+from governor.trial import Span
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+MOST_SPANS = 100_000
+"""Spans kept until they are collected; older ones are lost if nobody ever does."""
+
+_outermost: ContextVar[object | None] = ContextVar("governor_outermost_span", default=None)
+"""Per thread and per asyncio task: the span that is open, None: none."""
+
+
+class SpanRecorder:
+    """Collects the spans of an application, from any thread.
+
+    Attributes:
+        dropped: inferences that ended in an exception and are not counted.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        *,
+        items: Callable[[], int] = lambda: 1,
+        stretch: Callable[[float, float, int], None] | None = None,
+        on_span: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            now: seconds, the clock that spans are stamped with.
+            items: how many items an inference has that does not say so.
+            stretch: called with start, end and items before a span ends; may sleep.
+            on_span: called after each span.
+        """
+        self.dropped = 0
+        self.now = now
+        self.items = items
+        self.ticked_s: float | None = None
+        self.open_since: dict[object, float] = {}
+        self._spans: deque[Span] = deque(maxlen=0)
+        self._stretch = stretch
+        self._on_span = on_span
+
+    def start(self) -> None:
+        """Begin to keep spans."""
+        self._spans = deque(maxlen=MOST_SPANS)
+
+    def stop(self) -> None:
+        """Keep no more spans; recording stays harmless."""
+        self._spans = deque(maxlen=0)
+
+    def drain(self) -> list[Span]:
+        """The spans that ended since the last call, in order of their ends."""
+        spans = self._spans
+        return [spans.popleft() for _ in range(len(spans))]
+
+    def in_flight_s(self, now_s: float) -> float:
+        """For how long the oldest unfinished inference has lasted, 0: there is none."""
+        oldest_s = min(list(self.open_since.values()), default=now_s)
+        return max(now_s - oldest_s, 0.0)
+
+    def record(self, start_s: float, end_s: float, items: int) -> None:
+        """An inference that has just ended."""
+        if self._stretch is not None:
+            self._stretch(start_s, end_s, items)
+            end_s = self.now()
+        self._spans.append(Span(start_s, end_s, items))
+        if self._on_span is not None:
+            self._on_span()
+
+    def inference(self, items: int | None = None) -> Inference:
+        """A context manager around one inference; also a decorator."""
+        if items is not None and items < 1:
+            raise InputError(f"items must be at least 1, got {items}")
+        return Inference(self, items)
+
+    def watch(self, iterable: Iterable[T]) -> Watch[T]:
+        """Iterate; the body of the loop is one inference."""
+        return Watch(self, iter(iterable))
+
+    def tick(self, items: int | None = None) -> None:
+        """One inference has ended here, and the next one begins."""
+        now_s = self.now()
+        last_s, self.ticked_s = self.ticked_s, now_s
+        if last_s is not None:
+            self.record(last_s, now_s, self.items() if items is None else items)
+
+
+class Inference:
+    """One inference: a context manager, or a decorator that makes a fresh one a call."""
+
+    __slots__ = ("_counts", "_items", "_recorder", "_start_s")
+
+    def __init__(self, recorder: SpanRecorder, items: int | None) -> None:
+        self._recorder = recorder
+        self._items = items
+        self._counts = False
+        self._start_s = 0.0
+
+    def __enter__(self) -> None:
+        recorder = self._recorder
+        if _outermost.get() is not None or recorder.ticked_s is not None:
+            return
+        _outermost.set(self)
+        self._counts = True
+        if self._items is None:
+            self._items = recorder.items()
+        self._start_s = recorder.open_since[self] = recorder.now()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end(completed=kind is None)
+
+    def end(self, completed: bool) -> None:
+        """Count the inference if it was completed, else only note that it was not."""
+        if not self._counts:
+            return
+        recorder = self._recorder
+        end_s = recorder.now()
+        self._counts = False
+        if not completed:
+            recorder.dropped += 1
+        try:
+            if completed:
+                recorder.record(self._start_s, end_s, self._items or 1)
+        finally:
+            _outermost.set(None)
+            recorder.open_since.pop(self, None)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The function, each call of which is one inference."""
+        recorder, items = self._recorder, self._items
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
+                with Inference(recorder, items):
+                    return await function(*args, **kwargs)
+
+            return cast(Callable[P, R], awaited)
+
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            with Inference(recorder, items):
+                return function(*args, **kwargs)
+
+        return called
+
+
+class Watch(Generic[T]):
+    """Iterates over something; the time between two requests for an item is one inference.
+
+    The wait for the next item is not part of it. A loop that is left by ``break``, ``return``
+    or an exception does not count its last, unfinished body.
+    """
+
+    def __init__(self, recorder: SpanRecorder, source: Iterator[T]) -> None:
+        self._recorder = recorder
+        self._source = source
+        self._open: Inference | None = None
+
+    def __iter__(self) -> Watch[T]:
+        return self
+
+    def __next__(self) -> T:
+        self._end(completed=True)
+        item = next(self._source)
+        self._open = Inference(self._recorder, None)
+        self._open.__enter__()
+        return item
+
+    def _end(self, completed: bool) -> None:
+        span, self._open = self._open, None
+        if span is not None:
+            span.end(completed)
+
+    def __del__(self) -> None:
+        self._end(completed=False)

@@ -1,0 +1,97 @@
+"""What one search has found out about its operating points."""
+
+from __future__ import annotations
+
+import math
+
+from governor.slo import p_keeps
+from governor.space import OperatingPoint
+from governor.trial import Trial
+
+WANTED = 0.8
+"""The probability of keeping the SLO that a point needs to be called safe, or to be held."""
+LATENCY_TOLERANCE = 0.02
+ENERGY_TOLERANCE = 0.04
+"""Relative changes under these are no change: the optimum is flat, and boards warm up."""
+
+
+class Known:
+    """Trials, and points since found wanting.
+
+    Attributes:
+        fastest: the point to go to when nothing else is known.
+        slo_s: the bound in seconds.
+    """
+
+    def __init__(self, fastest: OperatingPoint, slo_s: float = math.inf) -> None:
+        self.fastest = fastest
+        self.slo_s = slo_s
+        self._trials: list[Trial] = []
+        self._rejected: set[OperatingPoint] = set()
+
+    def add(self, trial: Trial) -> None:
+        """Take note of a trial at a point."""
+        self._trials.append(trial)
+
+    def reject(self, point: OperatingPoint | None) -> None:
+        """This point did not keep what it promised; the fastest one is never rejected."""
+        if point is not None and point != self.fastest:
+            self._rejected.add(point)
+
+    def rejected(self, point: OperatingPoint) -> bool:
+        """Whether the point was found wanting."""
+        return point in self._rejected
+
+    def keeps(self, trial: Trial) -> bool:
+        """Whether the trial rather kept the SLO than not."""
+        return trial.clean and p_keeps(trial, self.slo_s) >= 0.5
+
+    def _safe(self) -> list[Trial]:
+        return [
+            trial
+            for trial in self._trials
+            if trial.point not in self._rejected and p_keeps(trial, self.slo_s) >= WANTED
+        ]
+
+    def best(self) -> Trial | None:
+        """Of the safe trials the one of least energy."""
+        return min(self._safe(), key=lambda trial: trial.energy_j, default=None)
+
+    def best_point(self) -> OperatingPoint:
+        """The safe point of least energy, the fastest where none is safe."""
+        best = self.best()
+        return best.point if best is not None and best.point is not None else self.fastest
+
+    def safest_point(self) -> OperatingPoint:
+        """The quickest of the safe points."""
+        quickest = min(self._safe(), key=lambda trial: trial.latency_s, default=None)
+        if quickest is None or quickest.point is None:
+            return self.fastest
+        return quickest.point
+
+    def changed(self, trial: Trial) -> bool:
+        """Whether the same point once gave figures that this trial plainly contradicts."""
+        before = next((t for t in reversed(self._trials) if t.point == trial.point), None)
+        if before is None:
+            return True
+        latency, latency_se = latency_change(trial, before)
+        energy, energy_se = energy_change(trial, before)
+        return (
+            abs(latency) > LATENCY_TOLERANCE + 3.0 * latency_se
+            or abs(energy) > ENERGY_TOLERANCE + 3.0 * energy_se
+        )
+
+
+def latency_change(now: Trial, before: Trial) -> tuple[float, float]:
+    """``ln`` of the ratio of mean latencies, and its standard error."""
+    return math.log(now.mean_latency_s / before.mean_latency_s), math.hypot(
+        now.mean_latency_se_s / now.mean_latency_s,
+        before.mean_latency_se_s / before.mean_latency_s,
+    )
+
+
+def energy_change(now: Trial, before: Trial) -> tuple[float, float]:
+    """``ln`` of the ratio of energies an item, and its standard error."""
+    return math.log(now.energy_j / before.energy_j), math.hypot(
+        now.energy_se_j / now.energy_j, before.energy_se_j / before.energy_j
+    )

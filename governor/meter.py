@@ -1,0 +1,123 @@
+"""From readings of the power sensor to mean watts with an honest error.
+
+A sensor refreshes every ``sensor_refresh_s`` (about 0.43 s for an INA3221 averaging 512
+samples over three channels), and each value is the average of the time since the one
+before. Polled faster, it repeats itself: a repeated value is no new information, and the
+first fresh value after a change of clocks still holds some of the time before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+
+from governor.devices.device import DeviceInfo, Sample
+from governor.slo import Estimate, design_effect
+
+PRIOR_SPREAD = 0.015
+"""Relative spread between power readings that is assumed before any was seen."""
+PRIOR_READINGS = 3.0
+"""How many readings that assumption is worth."""
+STALE = 0.5
+"""Relative error of a reading from before the stretch of time in question."""
+REMEMBERED_S = 120.0
+"""Readings older than this are forgotten."""
+
+
+class Meter:
+    """Collects samples and states the mean power of any recent stretch of time.
+
+    Attributes:
+        total_j: joules on the total rail since the first sample.
+        latest: the newest sample, None before the first.
+    """
+
+    def __init__(self, info: DeviceInfo) -> None:
+        self._rail = info.total_rail
+        self._refresh_s = info.sensor_refresh_s
+        self._readings: deque[tuple[float, float]] = deque()
+        self._counts: deque[tuple[float, float]] = deque()
+        self._poll_s = 0.0
+        self._since_s: float | None = None
+        self.total_j = 0.0
+        self.latest: Sample | None = None
+
+    def add(self, sample: Sample) -> None:
+        """Take note of one reading of the sensors, in order of time."""
+        self._accumulate(sample)
+        power_w = sample.power_w.get(self._rail)
+        if power_w is not None and math.isfinite(power_w):
+            self._keep_if_fresh(self._readings, sample.time_s, power_w)
+        if sample.energy_j is not None:
+            self._keep_if_fresh(self._counts, sample.time_s, sample.energy_j)
+        self.latest = sample
+
+    def _accumulate(self, sample: Sample) -> None:
+        before = self.latest
+        if before is None:
+            return
+        elapsed_s = sample.time_s - before.time_s
+        self._poll_s = elapsed_s
+        if sample.energy_j is not None and before.energy_j is not None:
+            self.total_j += max(sample.energy_j - before.energy_j, 0.0)
+        else:
+            watts = sample.power_w.get(self._rail, before.power_w.get(self._rail, 0.0))
+            self.total_j += watts * elapsed_s
+
+    def _keep_if_fresh(
+        self, series: deque[tuple[float, float]], time_s: float, value: float
+    ) -> None:
+        repeated = bool(series) and series[-1][1] == value
+        if repeated and time_s - series[-1][0] < 1.5 * self._refresh_s:
+            return
+        series.append((time_s, value))
+        while time_s - series[0][0] > REMEMBERED_S:
+            series.popleft()
+
+    def power(self, start_s: float, end_s: float) -> Estimate:
+        """Mean watts between two times.
+
+        The energy counter is used where the device has one, else the power readings. Where
+        nothing was read in between, the last reading, with an error of :data:`STALE` of it;
+        NaN where there never was one.
+        """
+        return (
+            self._from_counter(start_s, end_s)
+            or self._from_readings(start_s, end_s)
+            or self._from_before()
+        )
+
+    def _from_counter(self, start_s: float, end_s: float) -> Estimate | None:
+        """Between the first and the last fresh count, each seen up to one poll late."""
+        inside = [(at, joules) for at, joules in self._counts if start_s <= at <= end_s]
+        if len(inside) < 3:
+            return None
+        (first_s, first_j), (last_s, last_j) = inside[0], inside[-1]
+        covered_s = last_s - first_s
+        power_w = (last_j - first_j) / covered_s
+        if power_w <= 0:  # the counter was reset
+            return None
+        late = self._poll_s / math.sqrt(6.0) / covered_s  # two ends, uniform in one poll
+        uncovered = (end_s - start_s - covered_s) / (end_s - start_s)
+        return Estimate(power_w, power_w * math.hypot(late, PRIOR_SPREAD * uncovered, 0.001))
+
+    def _from_readings(self, start_s: float, end_s: float) -> Estimate | None:
+        """The mean of the fresh readings that lie wholly inside."""
+        inside = [
+            watts for at, watts in self._readings if start_s + self._refresh_s <= at <= end_s
+        ]
+        if not inside:
+            return None
+        values = np.asarray(inside)
+        mean = float(values.mean())
+        squares = float(((values - mean) ** 2).sum())
+        squares += PRIOR_READINGS * (PRIOR_SPREAD * mean) ** 2
+        variance = squares / (len(values) - 1 + PRIOR_READINGS)
+        return Estimate(mean, math.sqrt(variance * design_effect(values) / len(values)))
+
+    def _from_before(self) -> Estimate:
+        """A guess: the last reading holds at least part of another operating point."""
+        watts = self._readings[-1][1] if self._readings else math.nan
+        return Estimate(watts, STALE * watts)

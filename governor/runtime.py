@@ -1,0 +1,191 @@
+"""Drives a controller against a device: in a thread in real time, inline in virtual time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from governor.controller import Controller, Decision
+from governor.devices.device import Clock, Device, Sample
+from governor.errors import DeviceError, GovernorError
+from governor.instrument.explicit import SpanRecorder
+from governor.space import OperatingPoint
+
+POLL_S = 0.1
+logger = logging.getLogger("governor")
+
+
+class Runtime:
+    """Shows the controller what happens, and carries out what it decides.
+
+    In real time a thread looks every ``poll_s``. A virtual clock moves only while the
+    application runs, so there :meth:`after_span` looks, from the application's own thread.
+
+    Attributes:
+        batch_size: what the application shall use for its next inference.
+        sensor_errors: by what could not be read, ``power`` or ``knobs``.
+        restores: times the device was put back as it was found, by reason.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        device: Device | None,
+        clock: Clock,
+        recorder: SpanRecorder,
+        *,
+        batch_size: int = 1,
+        on_decision: Callable[[Decision], None] = lambda _decision: None,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self.batch_size = batch_size
+        self.sensor_errors: Counter[str] = Counter()
+        self.restores: Counter[str] = Counter()
+        self.lock = threading.RLock()
+        self._controller = controller
+        self._device = device
+        self._clock = clock
+        self._recorder = recorder
+        self._first_batch_size = batch_size
+        self._on_decision = on_decision
+        self._poll_s = poll_s
+        self._next_look_s = 0.0
+        self._failing: set[str] = set()
+        self._touched = False
+        self._running = False
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look; nothing is changed before the baseline is known."""
+        self._running = True
+        self._recorder.start()
+        self._next_look_s = self._clock.now()
+        self._controller.applied(self._clock.now())
+        if not self._clock.virtual:
+            self._thread = threading.Thread(target=self._drive, name="governor", daemon=True)
+            self._thread.start()
+
+    def stop(self, reason: str) -> None:
+        """End the thread and put the device back as it was found. May be called twice."""
+        self._end.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=5.0)
+        with self.lock:
+            if not self._running:
+                return
+            self._running = False
+            self._look()
+            self._recorder.stop()
+            self._put_back(reason)
+
+    def after_span(self) -> None:
+        """In virtual time: look, where the poll interval has passed."""
+        if self._running and self._clock.virtual and self._clock.now() >= self._next_look_s:
+            self._next_look_s = self._clock.now() + self._poll_s
+            self._step_safely()
+
+    def _drive(self) -> None:
+        while not self._end.wait(self._poll_s):
+            self._step_safely()
+
+    def _step_safely(self) -> None:
+        """The application must not fall over its governor."""
+        try:
+            self.step()
+        except GovernorError as error:
+            self._give_up(str(error))
+        except Exception as error:
+            logger.exception("the control loop failed")
+            self._give_up(f"the control loop failed: {error!r}")
+
+    def step(self) -> None:
+        """Look once, and carry out what is decided."""
+        with self.lock:
+            if not self._running:
+                return
+            decision = self._look()
+            if decision is not None:
+                self._carry_out(decision)
+
+    def _look(self) -> Decision | None:
+        sample, set_point = self._sample(), self._read()
+        now_s = self._clock.now()
+        return self._controller.observe(
+            now_s, self._recorder.drain(), sample, set_point, self._recorder.in_flight_s(now_s)
+        )
+
+    def _sample(self) -> Sample | None:
+        if self._device is None:
+            return None
+        try:
+            sample = self._device.sample()
+        except DeviceError as error:
+            self._sensor_failed("power", str(error))
+            return None
+        if self._device.info.total_rail not in sample.power_w and sample.energy_j is None:
+            self._sensor_failed("power", f"no {self._device.info.total_rail} reading")
+        else:
+            self._failing.discard("power")
+        return sample
+
+    def _read(self) -> OperatingPoint | None:
+        if self._device is None or self._controller.target is None:
+            return None
+        try:
+            point = self._device.read()
+        except DeviceError as error:
+            self._sensor_failed("knobs", str(error))
+            return None
+        self._failing.discard("knobs")
+        return point
+
+    def _sensor_failed(self, sensor: str, problem: str) -> None:
+        self.sensor_errors[sensor] += 1
+        if sensor not in self._failing:
+            self._failing.add(sensor)
+            logger.warning("cannot read %s: %s", sensor, problem)
+
+    def _carry_out(self, decision: Decision) -> None:
+        try:
+            if decision.change:
+                self._set(decision)
+        except DeviceError as error:
+            self._give_up(str(error))
+            return
+        self._on_decision(decision)
+
+    def _set(self, decision: Decision) -> None:
+        point, device = decision.point, self._device
+        actual = None
+        if point is None:
+            self._put_back("release")
+        elif device is not None:
+            self._touched = True
+            actual = device.apply(point.only(device.space.names))
+            self.batch_size = int(point.get("batch_size", self._first_batch_size))
+        self._controller.applied(self._clock.now(), actual)
+
+    def _give_up(self, problem: str) -> None:
+        """The device cannot be set: put it back and go on measuring only."""
+        with self.lock:
+            reason = f"{problem}; released, measuring only"
+            decision = self._controller.stop_governing(self._clock.now(), reason)
+            self._put_back("error")
+            self._controller.applied(self._clock.now())
+            self._on_decision(decision)
+
+    def _put_back(self, reason: str) -> None:
+        self.batch_size = self._first_batch_size
+        if self._device is None or not self._touched:
+            return
+        self._touched = False
+        self.restores[reason] += 1
+        try:
+            self._device.release()
+        except DeviceError as error:
+            self.restores["failed"] += 1
+            logger.error("the device could not be put back as it was found: %s", error)

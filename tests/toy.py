@@ -1,0 +1,177 @@
+"""A small board in virtual time: what the control loop is specified against.
+
+latency = compute / gpu_hz + launch / cpu_hz, power = static + gpu_hz^3 + cpu_hz^3 terms. Its
+sensor refreshes every 0.4 s with the mean power since the last refresh, as an INA3221 does.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from governor.devices.device import DeviceInfo, Sample
+from governor.errors import DeviceError
+from governor.space import Knob, OperatingPoint, Space
+from governor.trial import Span, Trial
+from policies.policy import Choice, Problem, Proposal
+
+GPU = tuple(f * 1e6 for f in (300.0, 500.0, 700.0, 900.0, 1100.0, 1300.0))
+CPU = tuple(f * 1e6 for f in (500.0, 1000.0, 1500.0, 2000.0))
+
+
+@dataclass
+class VirtualClock:
+    virtual: bool = True
+    time_s: float = 100.0
+
+    def now(self) -> float:
+        return self.time_s
+
+    def sleep(self, seconds: float) -> None:
+        self.time_s += seconds
+
+
+@dataclass
+class ToyBoard:
+    """Turn its fields while it runs: more work, broken sensors, a meddling neighbour."""
+
+    seed: int = 0
+    noise: float = 0.005
+    burst: float = 0.0
+    compute: float = 20e6
+    launch: float = 6e6
+    static_w: float = 5.0
+    period_s: float = 0.0
+    refresh_s: float = 0.4
+    sensor_noise: float = 0.01
+    sensor_broken: bool = False
+    write_broken: bool = False
+    throttles: int = 0
+    latency_factor: Callable[[OperatingPoint], float] = lambda _point: 1.0
+    clock: VirtualClock = field(default_factory=VirtualClock)
+
+    def __post_init__(self) -> None:
+        self.info = DeviceInfo(
+            name="toy",
+            description="Toy board (emulated)",
+            emulated=True,
+            total_rail="total",
+            sensor_refresh_s=self.refresh_s,
+            settle_s=0.01,
+        )
+        self.space = Space((Knob("gpu_hz", GPU), Knob("cpu_hz", CPU)))
+        self.found = OperatingPoint({"gpu_hz": 1100e6, "cpu_hz": 2000e6})
+        self.now_set = self.found
+        self.writes: list[OperatingPoint] = []
+        self.releases = 0
+        self._random = random.Random(self.seed)
+        self._burst_left = 0
+        self._energy_j = 0.0
+        self._reading_w = self.power_w(self.found)
+        self._read_at = (self.clock.now(), 0.0)
+
+    def latency_s(self, point: OperatingPoint) -> float:
+        """Without noise, at a point."""
+        seconds = self.compute / point["gpu_hz"] + self.launch / point["cpu_hz"]
+        return seconds * self.latency_factor(point)
+
+    def power_w(self, point: OperatingPoint) -> float:
+        ghz, cpu_ghz = point["gpu_hz"] / 1e9, point["cpu_hz"] / 1e9
+        return self.static_w + 10.0 * ghz**3 + 1.5 * cpu_ghz**3
+
+    def energy_j(self, point: OperatingPoint) -> float:
+        """An item, without noise."""
+        return self.power_w(point) * max(self.latency_s(point), self.period_s)
+
+    def best(self, slo_s: float) -> OperatingPoint:
+        points = [self.space.point(row) for row in range(len(self.space))]
+        return min((p for p in points if self.latency_s(p) <= slo_s), key=self.energy_j)
+
+    def _pass(self, seconds: float) -> None:
+        while seconds > 0:
+            since, joules = self._read_at
+            step = min(seconds, since + self.refresh_s - self.clock.now())
+            self.clock.sleep(step)
+            self._energy_j += self.power_w(self.now_set) * step
+            seconds -= step
+            if self.clock.now() >= since + self.refresh_s - 1e-12:
+                mean = (self._energy_j - joules) / self.refresh_s
+                self._reading_w = mean * self._random.gauss(1.0, self.sensor_noise)
+                self._read_at = (self.clock.now(), self._energy_j)
+
+    def infer(self) -> Span:
+        """One inference, then the wait for the next frame."""
+        start_s = self.clock.now()
+        seconds = self.latency_s(self.now_set) * max(0.5, self._random.gauss(1.0, self.noise))
+        if self._burst_left == 0 and self._random.random() < self.burst / 4.0:
+            self._burst_left = 4
+        if self._burst_left:
+            self._burst_left -= 1
+            seconds *= 1.5
+        self._pass(seconds)
+        return Span(start_s, self.clock.now())
+
+    def idle(self, seconds: float) -> None:
+        self._pass(seconds)
+
+    def read(self) -> OperatingPoint:
+        return self.now_set
+
+    def apply(self, point: OperatingPoint) -> OperatingPoint:
+        self.space.index(point)
+        if self.write_broken:
+            raise DeviceError("toy: cannot write gpu_hz: Permission denied")
+        self.now_set = point
+        self.writes.append(point)
+        return point
+
+    def release(self) -> None:
+        self.releases += 1
+        self.now_set = self.found
+
+    def sample(self) -> Sample:
+        if self.sensor_broken:
+            raise DeviceError("toy: the power sensor does not answer")
+        return Sample(
+            time_s=self.clock.now(),
+            power_w={"total": self._reading_w},
+            temperature_c={"soc": 50.0},
+            throttle_events={"thermal": self.throttles},
+        )
+
+    def close(self) -> None:
+        self.release()
+
+
+class ToyPolicy:
+    """Walks down from the fastest point by speed, and learns nothing but what it tried."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.told: list[Trial] = []
+
+    def ask(self) -> Proposal | None:
+        space = self.problem.space
+        speed = space.normalised.prod(axis=1)
+        tried = {trial.point for trial in self.told}
+        for row in sorted(range(len(space)), key=lambda row: -speed[row]):
+            if space.point(row) not in tried:
+                return Proposal(point=space.point(row), reason="the next slower one")
+        return None
+
+    def tell(self, trial: Trial) -> None:
+        assert trial.clean
+        assert trial.energy_j > 0
+        self.told.append(trial)
+
+    def choose(self) -> Choice:
+        kept = [trial for trial in self.told if trial.latency_s <= self.problem.slo_s]
+        best = min(kept or self.told[:1], key=lambda trial: trial.energy_j)
+        assert best.point is not None
+        return Choice(
+            point=best.point,
+            feasible=bool(kept),
+            energy_j=best.energy_j,
+            latency_s=best.latency_s,
+        )
