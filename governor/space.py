@@ -75,6 +75,10 @@ class OperatingPoint(Mapping[str, float]):
             return self._values == other._values
         return NotImplemented
 
+    def __reduce__(self) -> tuple[type[OperatingPoint], tuple[dict[str, float]]]:
+        # Strings hash differently in each process: a pickle must not carry the hash.
+        return OperatingPoint, (self._values,)
+
     def __repr__(self) -> str:
         return f"OperatingPoint({self._values})"
 
@@ -123,6 +127,9 @@ class Space:
             )
         self.settings: FloatArray = settings
         self.settings.setflags(write=False)
+
+    def __reduce__(self) -> tuple[type[Space], tuple[tuple[Knob, ...], FloatArray]]:
+        return Space, (self.knobs, self.settings)
 
     def __len__(self) -> int:
         return len(self.settings)

@@ -52,7 +52,11 @@ def compare(
     json_file: Json = None,
     jobs: Jobs = 1,
 ) -> None:
-    """Search measured sweeps with several policies and compare them trial by trial."""
+    """Compare policies on measured sweeps.
+
+    Every policy gets the same sweeps, seeds and noise. Beside them stands what trusting each
+    reading would come to: every setting tried once, and the best as measured chosen.
+    """
     from governor.comparison import curve, measure_everything, to_json
     from governor.replay import Task
 

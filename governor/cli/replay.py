@@ -46,7 +46,7 @@ Json = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
 
-PIPE_WIDTH = 120
+PIPE_WIDTH = 160
 SUMMARY_COLUMNS = (
     "energy above\noptimum, mean",
     "energy above\noptimum, p95",
@@ -69,7 +69,11 @@ def replay(
     json_file: Json = None,
     jobs: Jobs = 1,
 ) -> None:
-    """Search measured sweeps and state how far each search ends from the true optimum."""
+    """Search measured sweeps and judge the search.
+
+    Each trial is replayed from the sweep with noise; what the search chooses is judged by the
+    sweep's own figures against the best of all its settings.
+    """
     from governor.replay import Task, to_json
 
     load_policy(policy)
