@@ -110,10 +110,13 @@ def _draw_energy(axes: Axes, curves: Sequence[Curve], reference: Reference) -> N
             alpha=0.13,
             linewidth=0,
         )
-        ends.append((_floored(mean)[-1], f"{curve.policy}  {mean[-1]:.1f} %", _colour(index)))
+        ends.append(
+            (float(_floored(mean)[-1]), f"{curve.policy}  {mean[-1]:.1f} %", _colour(index))
+        )
     level = 100 * reference.excess_mean
-    axes.axhline(level, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
-    ends.append((level, f"every setting once  {level:.1f} %", _INK))
+    shown = max(level, _FLOOR_PERCENT)
+    axes.axhline(shown, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
+    ends.append((shown, f"every setting once  {level:.1f} %", _INK))
     ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
@@ -132,7 +135,7 @@ def _draw_missed(axes: Axes, curves: Sequence[Curve]) -> None:
         _line(axes, index, percent)
         ends.append((percent[-1], f"{curve.policy}  {percent[-1]:.0f} %", _colour(index)))
     axes.set_ylim(bottom=0)
-    axes.set_xlim(1, len(curves[0].excess_mean))
+    axes.set_xlim(1, max(2, len(curves[0].excess_mean)))
     _label_ends(axes, ends, float)
 
 
@@ -211,7 +214,9 @@ def _colour(index: int) -> str:
 
 def _svg(figure: Figure) -> str:
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    # Neither the date nor a random salt of the ids: the same figures give the same file.
+    with import_module("matplotlib").rc_context({"svg.hashsalt": "governor"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 
 
