@@ -1,1 +1,65 @@
 """EnergyGovernor: the clocks of least energy within a latency bound, found and held live."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from governor.errors import (
+    DeviceError,
+    GovernorError,
+    InputError,
+    MissingExtraError,
+    NoDeviceError,
+    PolicyError,
+)
+
+if TYPE_CHECKING:
+    from governor.controller import Decision, Pace
+    from governor.governor import EnergyGovernor, Status
+    from governor.space import Knob, OperatingPoint, Space
+    from governor.trial import Span, Trial
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Decision",
+    "DeviceError",
+    "EnergyGovernor",
+    "GovernorError",
+    "InputError",
+    "Knob",
+    "MissingExtraError",
+    "NoDeviceError",
+    "OperatingPoint",
+    "Pace",
+    "PolicyError",
+    "Space",
+    "Span",
+    "Status",
+    "Trial",
+    "__version__",
+]
+
+_HOMES = {
+    "Decision": "governor.controller",
+    "EnergyGovernor": "governor.governor",
+    "Knob": "governor.space",
+    "OperatingPoint": "governor.space",
+    "Pace": "governor.controller",
+    "Space": "governor.space",
+    "Span": "governor.trial",
+    "Status": "governor.governor",
+    "Trial": "governor.trial",
+}
+"""Loaded when they are first used (PEP 562), so that the command line starts fast."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

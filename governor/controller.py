@@ -370,9 +370,7 @@ class Controller:
         self._rounds = 0
         self._retry_s = math.inf
 
-    def _try(
-        self, now_s: float, proposal: Proposal, because: str, trial: Trial | None
-    ) -> Decision:
+    def _try(self, now_s: float, proposal: Proposal, because: str, trial: Trial | None) -> Decision:
         self._step = self._in_trial
         self._drops = 0
         self.phase = proposal.purpose

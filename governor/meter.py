@@ -105,9 +105,7 @@ class Meter:
 
     def _from_readings(self, start_s: float, end_s: float) -> Estimate | None:
         """The mean of the fresh readings that lie wholly inside."""
-        inside = [
-            watts for at, watts in self._readings if start_s + self._refresh_s <= at <= end_s
-        ]
+        inside = [watts for at, watts in self._readings if start_s + self._refresh_s <= at <= end_s]
         if not inside:
             return None
         values = np.asarray(inside)

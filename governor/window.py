@@ -56,9 +56,7 @@ class Window:
 
     def again(self, start_s: float) -> Window:
         """An empty window at the same point, from ``start_s`` on."""
-        return Window(
-            self.point, max(start_s, self.start_s), self._percentile, skip=self.skip
-        )
+        return Window(self.point, max(start_s, self.start_s), self._percentile, skip=self.skip)
 
     def add(self, span: Span) -> bool:
         """Take note of a span; returns whether it counts here."""
@@ -97,9 +95,7 @@ class Window:
             quickest_s = min(end - start for start, end, _ in self._spans)
             if quickest_s > FAR_OVER * slo_s:
                 return True
-        return plainly_over_budget(
-            misses, len(self._spans), 1.0 - self._percentile, effect, ALARM
-        )
+        return plainly_over_budget(misses, len(self._spans), 1.0 - self._percentile, effect, ALARM)
 
     def time_per_item(self) -> Estimate:
         """Seconds from one item to the next, waiting included."""

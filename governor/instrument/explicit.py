@@ -155,7 +155,7 @@ class Inference:
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
                 with Inference(recorder, items):
                     return await function(*args, **kwargs)
 

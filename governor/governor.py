@@ -1,0 +1,418 @@
+"""EnergyGovernor: what a user holds."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import ParamSpec, TypeVar, cast, overload
+
+from governor.controller import Controller, Decision, OnDisturbance, OnDrift, Pace, Phase
+from governor.devices import open_device
+from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDevice
+from governor.errors import GovernorError, InputError, NoDeviceError
+from governor.exits import ExitGuard
+from governor.instrument.explicit import Inference, SpanRecorder, Watch
+from governor.runtime import Runtime
+from governor.search_worker import SearchWorker, check_policy_name
+from governor.slo import LatencySLO
+from governor.space import Knob, OperatingPoint, Space
+from governor.trial import Trial
+from governor.units import Duration, format_percent, parse_knob_value
+from policies.policy import DEFAULT_POLICY, Policy, PolicyFactory, load_policy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+Limit = tuple[str | float | None, str | float | None]
+logger = logging.getLogger("governor")
+
+_UNKNOWN = DeviceInfo(
+    name="none",
+    description="nothing to govern",
+    emulated=False,
+    total_rail="total",
+    sensor_refresh_s=0.0,
+    settle_s=0.0,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A snapshot for a terminal or for metrics.
+
+    Attributes:
+        device, emulated: what is governed; no figure of an emulated device was measured on
+            hardware.
+        phase, frozen, governing: where the controller stands.
+        point: what is set; None: the system's own governors.
+        slo_s: infinite while a relative SLO is not yet resolved.
+        slo_feasible: None until known.
+        latency_s, mean_latency_s: at the SLO's percentile and on average, s, in the latest
+            finished window; NaN before the first, as the next four.
+        energy_j: joules an item, in that window.
+        baseline_energy_j, held_energy_j: joules an item, before and in hold.
+        power_w, temperature_c: latest readings by rail and zone.
+        total_j: joules on the total rail since the start.
+        saving: share of energy an item saved against the baseline; None until known.
+        inferences, items, violations: since the start.
+        failed: inferences that ended in an exception; not among ``inferences``.
+        trials: told to the policy.
+        outcomes, disturbances, sensor_errors, restores: counts by kind.
+        fallbacks, drifts: how often the SLO guard and the drift detector spoke.
+    """
+
+    device: str
+    emulated: bool
+    phase: Phase
+    frozen: bool
+    governing: bool
+    point: OperatingPoint | None
+    slo_s: float
+    slo_feasible: bool | None
+    latency_s: float
+    mean_latency_s: float
+    energy_j: float
+    baseline_energy_j: float
+    held_energy_j: float
+    power_w: Mapping[str, float]
+    temperature_c: Mapping[str, float]
+    total_j: float
+    saving: float | None
+    inferences: int
+    items: int
+    violations: int
+    failed: int
+    trials: int
+    outcomes: Mapping[str, int]
+    disturbances: Mapping[str, int]
+    sensor_errors: Mapping[str, int]
+    restores: Mapping[str, int]
+    fallbacks: int
+    drifts: int
+
+
+class EnergyGovernor:
+    """Finds and holds the clocks of least energy an item that keep a latency bound.
+
+    It governs one ``with`` block, and leaves the device as it was found::
+
+        with EnergyGovernor(latency_slo="50ms") as gov:
+            for frame in gov.watch(camera):
+                detections = model(frame)
+    """
+
+    def __init__(
+        self,
+        latency_slo: Duration,
+        *,
+        percentile: float = 0.95,
+        device: str | Device = "auto",
+        policy: str | Policy | PolicyFactory = DEFAULT_POLICY,
+        trials: int = 12,
+        limits: Mapping[str, Limit] | None = None,
+        batch_size: Sequence[int] | None = None,
+        on_drift: OnDrift = "search",
+        on_disturbance: OnDisturbance = "reassert",
+        callback: Callable[[Decision], None] | None = None,
+        required: bool = True,
+        seed: int = 0,
+        pace: Pace | None = None,
+    ) -> None:
+        """
+        Args:
+            latency_slo: of one inference, ``"50ms"``, ``0.05`` s, ``"20fps"``, a timedelta,
+                or ``"1.3x"`` the latency at the fastest setting.
+            percentile: the share of inferences that must keep it.
+            device: ``"auto"``, ``"emulated:agx-orin"``, ``"emulated:agx-orin/yolov8n"``, or
+                a device object; that one is released but not closed.
+            policy: a name, a policy, or a callable that makes one of a Problem.
+            trials: operating points that a search may try.
+            limits: by knob the lowest and highest allowed, ``{"gpu_hz": ("300MHz", None)}``.
+            batch_size: sizes to choose from; the loop reads :attr:`batch_size`.
+            on_drift: search again, measure the baseline first, or ignore.
+            on_disturbance: when someone else sets a knob, set it again or yield to them.
+            callback: called with each :class:`Decision`, from the governor's thread.
+            required: whether it is an error that there is nothing to govern; if not, the
+                loop runs ungoverned and is measured.
+            seed: of whatever the policy draws at random.
+            pace: how long things are looked at.
+
+        Raises:
+            InputError: an argument cannot be used. Nothing was changed.
+            NoDeviceError: nothing to govern here, and ``required``.
+        """
+        slo = LatencySLO.parse(latency_slo, percentile)
+        sizes = _batch_sizes(batch_size)
+        self._callback = callback
+        self._worker: SearchWorker | None = None
+        if isinstance(policy, str):
+            check_policy_name(policy)
+        self._owned = isinstance(device, str)
+        self._device = _open(device, required)
+        self._info = self._device.info if self._device is not None else _UNKNOWN
+        clock = self._device.clock if self._device is not None else MonotonicClock()
+        space = None if self._device is None else _allowed(self._device.space, limits, sizes)
+        self._controller = Controller(
+            space,
+            slo,
+            self._policy_for(policy, in_process=clock.virtual or space is None),
+            self._info,
+            trials=trials,
+            seed=seed,
+            on_drift=on_drift,
+            on_disturbance=on_disturbance,
+            pace=pace,
+        )
+        self._recorder = SpanRecorder(
+            clock.now,
+            items=(lambda: self.batch_size) if sizes else (lambda: 1),
+            stretch=self._stretch if isinstance(self._device, ShadowDevice) else None,
+            on_span=self._after_span if clock.virtual else None,
+        )
+        self._runtime = Runtime(
+            self._controller,
+            self._device,
+            clock,
+            self._recorder,
+            batch_size=sizes[0] if sizes else 1,
+            on_decision=self._report,
+        )
+        self._guard = ExitGuard(self._end)
+        self._state = "new"
+
+    def _policy_for(self, policy: str | Policy | PolicyFactory, in_process: bool) -> PolicyFactory:
+        if isinstance(policy, str):
+            if in_process:
+                return load_policy(policy)
+            self._worker = SearchWorker(policy)
+            return self._worker.policy_for
+        if isinstance(policy, type) or not hasattr(policy, "ask"):
+            if not callable(policy):
+                raise InputError(f"policy {policy!r} is no name, no policy and no callable")
+            return cast(PolicyFactory, policy)
+        given = cast(Policy, policy)
+        return lambda _problem: given
+
+    # The block ---------------------------------------------------------------------------
+
+    def __enter__(self) -> EnergyGovernor:
+        if self._state != "new":
+            raise GovernorError(
+                "an EnergyGovernor governs one with block; make a new one for the next"
+            )
+        self._state = "running"
+        if self._worker is not None:
+            self._worker.start()
+        self._guard.arm()
+        self._runtime.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end("exit" if kind is None else "exception")
+
+    def _end(self, reason: str) -> None:
+        """Leave everything as it was found; by whatever road this is reached, and twice."""
+        if self._state != "running":
+            return
+        self._state = "ended"
+        try:
+            self._runtime.stop(reason)
+        finally:
+            if self._worker is not None:
+                self._worker.rest()
+            if self._owned and self._device is not None:
+                self._device.close()
+            self._guard.disarm()
+
+    # The loop ----------------------------------------------------------------------------
+
+    def watch(self, iterable: Iterable[T]) -> Watch[T]:
+        """Iterate over frames; the body of the loop is one inference."""
+        return self._recorder.watch(iterable)
+
+    @overload
+    def inference(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def inference(self, /, *, items: int | None = None) -> Inference: ...
+
+    def inference(
+        self, function: Callable[P, R] | None = None, /, *, items: int | None = None
+    ) -> Callable[P, R] | Inference:
+        """``with gov.inference():`` around one inference, or ``@gov.inference``.
+
+        Args:
+            function: what is decorated: each of its calls is one inference.
+            items: in this inference; :attr:`batch_size` where that is governed, else 1.
+        """
+        inference = self._recorder.inference(items)
+        return inference if function is None else inference(function)
+
+    def tick(self, items: int | None = None) -> None:
+        """Call once a turn of the loop: the time between two calls is one inference."""
+        self._recorder.tick(items)
+
+    def record(self, start_s: float, end_s: float, items: int = 1) -> None:
+        """An inference that something else has timed, on the device's clock."""
+        self._recorder.record(start_s, end_s, items)
+
+    @property
+    def batch_size(self) -> int:
+        """How many items the loop shall put into its next inference."""
+        return self._runtime.batch_size
+
+    def _stretch(self, start_s: float, end_s: float, items: int) -> None:
+        """Shadow mode: let this inference last as long as it would on the emulated board."""
+        if isinstance(self._device, ShadowDevice) and self._device.clock is not None:
+            self._device.clock.sleep(self._device.follow(start_s, end_s, items))
+
+    def _after_span(self) -> None:
+        self._runtime.after_span()
+
+    # What is known -----------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """baseline, profile, search, hold or fallback."""
+        return self._controller.phase
+
+    @property
+    def operating_point(self) -> OperatingPoint | None:
+        """What is set now; None: the system's own governors."""
+        return self._controller.target
+
+    @property
+    def slo_s(self) -> float:
+        """The latency bound in seconds; infinite while ``"1.3x"`` is not yet resolved."""
+        return self._controller.slo_s
+
+    @property
+    def slo_feasible(self) -> bool | None:
+        """Whether any setting keeps the SLO; None until known."""
+        return self._controller.slo_feasible
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All that was told to the policy, in order."""
+        with self._runtime.lock:
+            return tuple(self._controller.trials)
+
+    @property
+    def baseline(self) -> Trial | None:
+        """What was measured before anything was touched."""
+        return self._controller.baseline
+
+    @property
+    def saving(self) -> float | None:
+        """Share of energy an item saved against the baseline; None until it is known."""
+        return self._controller.saving
+
+    def status(self) -> Status:
+        """Everything there is to show, at one moment."""
+        with self._runtime.lock:
+            controller, runtime = self._controller, self._runtime
+            latest, sample = controller.latest, controller.meter.latest
+            return Status(
+                device=self._info.name,
+                emulated=self._info.emulated,
+                phase=controller.phase,
+                frozen=controller.frozen,
+                governing=controller.governing,
+                point=controller.target,
+                slo_s=controller.slo_s,
+                slo_feasible=controller.slo_feasible,
+                latency_s=math.nan if latest is None else latest.latency_s,
+                mean_latency_s=math.nan if latest is None else latest.mean_latency_s,
+                energy_j=_energy_of(latest),
+                baseline_energy_j=_energy_of(controller.baseline),
+                held_energy_j=_energy_of(controller.held),
+                power_w=dict(sample.power_w) if sample is not None else {},
+                temperature_c=dict(sample.temperature_c) if sample is not None else {},
+                total_j=controller.meter.total_j,
+                saving=controller.saving,
+                inferences=controller.inferences,
+                items=controller.items,
+                violations=controller.violations,
+                failed=self._recorder.dropped,
+                trials=len(controller.trials),
+                outcomes=dict(controller.outcomes),
+                disturbances=dict(controller.disturbances),
+                sensor_errors=dict(runtime.sensor_errors),
+                restores=dict(runtime.restores),
+                fallbacks=controller.fallbacks,
+                drifts=controller.drifts,
+            )
+
+    def _report(self, decision: Decision) -> None:
+        """Log a decision, tell the callback, and let the search worker rest when it can."""
+        level = logging.WARNING if decision.kind in _ALARMING else logging.INFO
+        saving = self._controller.saving
+        saved = "" if saving is None else f"; {format_percent(saving)} less than the baseline"
+        logger.log(level, "%s: %s%s", decision.kind, decision.reason, saved)
+        if decision.kind in ("hold", "infeasible") and self._worker is not None:
+            self._worker.rest()
+        if self._callback is not None:
+            try:
+                self._callback(decision)
+            except Exception:
+                logger.exception("the callback failed")
+
+
+_ALARMING = ("infeasible", "fallback", "release", "reassert")
+
+
+def _energy_of(trial: Trial | None) -> float:
+    return math.nan if trial is None else trial.energy_j
+
+
+def _open(device: str | Device, required: bool) -> Device | None:
+    if not isinstance(device, str):
+        return device
+    try:
+        return open_device(device)
+    except NoDeviceError as error:
+        if required:
+            raise
+        logger.warning("%s; measuring only", error)
+        return None
+
+
+def _batch_sizes(sizes: Sequence[int] | None) -> tuple[int, ...]:
+    if sizes is None:
+        return ()
+    wanted = tuple(sizes)
+    if not wanted or any(not isinstance(size, int) or size < 1 for size in wanted):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"batch_size must be sizes to choose from such as [1, 2, 4], got {sizes!r}"
+        )
+    return tuple(sorted(set(wanted)))
+
+
+def _allowed(space: Space, limits: Mapping[str, Limit] | None, sizes: tuple[int, ...]) -> Space:
+    """The device's space within the limits, times the batch sizes."""
+    if sizes:
+        space = space.with_knob(Knob("batch_size", tuple(float(size) for size in sizes)))
+    if not limits:
+        return space
+    return space.limited({knob: _limit(knob, limit) for knob, limit in limits.items()})
+
+
+def _limit(knob: str, limit: Limit) -> tuple[float | None, float | None]:
+    if not isinstance(limit, tuple | list) or len(limit) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f'the limit on {knob} must be a lowest and a highest, ("300MHz", "1GHz") or '
+            f"(None, 5), got {limit!r}"
+        )
+    low, high = (None if end is None else parse_knob_value(knob, end) for end in limit)
+    if low is not None and high is not None and low > high:
+        raise InputError(f"the limit on {knob} has its lowest above its highest: {limit!r}")
+    return low, high
