@@ -201,6 +201,7 @@ class Controller:
         self._known = Known(self._fastest)
         self._search: Search | None = None
         self._search_over = False
+        self._because = ""
         self._rounds = self._drops = self._rests = 0
         self._retry_s = math.inf
         self._reference: Trial | None = None
@@ -419,17 +420,17 @@ class Controller:
             return self._advance(now_s, because, trial)
         except NotReady:
             self._step = self._waiting
-            here = trial is not None and trial.point == self.target and self._known.keeps(trial)
-            because += "; the policy is thinking"
-            if here:
-                return self._decide(now_s, "wait", because, trial)
-            return self._set(now_s, "wait", because, self._known.safest_point(), trial)
+            self._because = because
+            thinking = f"{because}; the policy is thinking"
+            if trial is not None and trial.point == self.target and self._known.keeps(trial):
+                return self._decide(now_s, "wait", thinking, trial)
+            return self._set(now_s, "wait", thinking, self._known.safest_point(), trial)
 
     def _waiting(self, now_s: float) -> Decision | None:
         if self._guard.burning:
             return self._fall_back(now_s)
         try:
-            return self._advance(now_s, "the policy has answered", None)
+            return self._advance(now_s, self._because, None)
         except NotReady:
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -272,8 +273,8 @@ class EnergyGovernor:
 
     def _stretch(self, start_s: float, end_s: float, items: int) -> None:
         """Shadow mode: let this inference last as long as it would on the emulated board."""
-        if isinstance(self._device, ShadowDevice) and self._device.clock is not None:
-            self._device.clock.sleep(self._device.follow(start_s, end_s, items))
+        if isinstance(self._device, ShadowDevice):
+            time.sleep(self._device.follow(start_s, end_s, items))
 
     def _after_span(self) -> None:
         self._runtime.after_span()
@@ -354,7 +355,7 @@ class EnergyGovernor:
 
     def _report(self, decision: Decision) -> None:
         """Log a decision, tell the callback, and let the search worker rest when it can."""
-        level = logging.WARNING if decision.kind in _ALARMING else logging.INFO
+        level = _LEVELS.get(decision.kind, logging.INFO)
         saving = self._controller.saving
         saved = "" if saving is None else f"; {format_percent(saving)} less than the baseline"
         logger.log(level, "%s: %s%s", decision.kind, decision.reason, saved)
@@ -367,7 +368,13 @@ class EnergyGovernor:
                 logger.exception("the callback failed")
 
 
-_ALARMING = ("infeasible", "fallback", "release", "reassert")
+_LEVELS = {
+    "wait": logging.DEBUG,
+    "infeasible": logging.WARNING,
+    "fallback": logging.WARNING,
+    "release": logging.WARNING,
+    "reassert": logging.WARNING,
+}
 
 
 def _energy_of(trial: Trial | None) -> float:
@@ -391,9 +398,7 @@ def _batch_sizes(sizes: Sequence[int] | None) -> tuple[int, ...]:
         return ()
     wanted = tuple(sizes)
     if not wanted or any(not isinstance(size, int) or size < 1 for size in wanted):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"batch_size must be sizes to choose from such as [1, 2, 4], got {sizes!r}"
-        )
+        raise InputError(f"batch_size must be sizes such as [1, 2, 4], got {sizes!r}")
     return tuple(sorted(set(wanted)))
 
 

@@ -67,10 +67,10 @@ def decode_problem(message: Message) -> Problem:
     knobs = [Knob(name, tuple(levels)) for name, levels in message["knobs"].items()]
     shape = [len(knob.levels) for knob in knobs]
     bits = np.frombuffer(base64.b64decode(message["present"]), dtype=np.uint8)
-    present = np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(np.bool_)
+    present = np.flatnonzero(np.unpackbits(bits, count=math.prod(shape)))
     columns = [
         np.asarray(knob.levels)[place]
-        for knob, place in zip(knobs, np.nonzero(present), strict=True)
+        for knob, place in zip(knobs, np.unravel_index(present, shape), strict=True)
     ]
     space = Space(knobs, np.column_stack(columns))
     return Problem(space, message["slo_s"], message["seed"])
@@ -83,7 +83,11 @@ def encode_trial(trial: Trial) -> Message:
 
 def decode_trial(message: Message) -> Trial:
     """The opposite of :func:`encode_trial`."""
-    return Trial(**{**message, "point": OperatingPoint(message["point"])})
+    return Trial(**_with_point(message))
+
+
+def _with_point(message: Message) -> Message:
+    return {**message, "point": OperatingPoint(message["point"])}
 
 
 def _encode_answer(answer: Proposal | Choice | None) -> Message | None:
@@ -252,14 +256,14 @@ class RemotePolicy:
         answer = self._answer("ask")
         if answer is None:
             return None
-        return Proposal(**{**answer, "point": OperatingPoint(answer["point"])})
+        return Proposal(**_with_point(answer))
 
     def choose(self) -> Choice:
         """The point to hold, or NotReady."""
         answer = self._answer("choose")
         if answer is None:
             raise PolicyError("the policy chose nothing")
-        return Choice(**{**answer, "point": OperatingPoint(answer["point"])})
+        return Choice(**_with_point(answer))
 
     @property
     def _introduced(self) -> bool:

@@ -116,7 +116,8 @@ def mean_estimate(series: FloatArray) -> Estimate:
         return Estimate(mean, float(series.std(ddof=1)) / math.sqrt(count))
     blocks = math.isqrt(count)
     length = count // blocks
-    means = series[count - blocks * length :].reshape(blocks, length).mean(axis=1)
+    newest = series[count - blocks * length :]
+    means = np.add.reduceat(newest, np.arange(0, len(newest), length)) / length
     return Estimate(mean, float(means.std(ddof=1)) / math.sqrt(blocks))
 
 

@@ -1,0 +1,171 @@
+"""The statistics of keeping a latency bound."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governor.errors import InputError
+from governor.slo import (
+    BURST,
+    BurnGuard,
+    LatencySLO,
+    design_effect,
+    mean_estimate,
+    p_keeps,
+    percentile_estimate,
+    plainly_over_budget,
+)
+from governor.trial import Trial
+
+TRIAL = Trial(
+    point=None,
+    latency_s=0.040,
+    latency_se_s=0.001,
+    mean_latency_s=0.035,
+    mean_latency_se_s=0.001,
+    energy_j=1.0,
+    energy_se_j=0.01,
+    power_w=20.0,
+    inferences=50,
+    items=50,
+    duration_s=2.0,
+)
+
+
+def test_an_slo_reads_as_people_say_it():
+    assert str(LatencySLO.parse("50ms")) == "p95 <= 50 ms"
+    assert str(LatencySLO.parse("1.3x", 0.99)) == "p99 <= 1.3x"
+
+
+@pytest.mark.parametrize("percentile", [0.0, 1.0, 95, -0.1, math.nan])
+def test_a_percentile_that_is_no_share_is_refused(percentile):
+    with pytest.raises(InputError, match="share between 0 and 1"):
+        LatencySLO.parse("50ms", percentile)
+
+
+def test_independent_draws_have_a_design_effect_near_one():
+    draws = np.random.default_rng(0).normal(size=2000)
+    assert design_effect(draws) < 1.3
+
+
+def test_bursts_have_a_large_design_effect():
+    draws = np.repeat(np.random.default_rng(0).normal(size=200), 10)
+    assert 6 < design_effect(draws) < 16
+
+
+def test_jitter_that_cancels_makes_the_mean_interval_exact():
+    jitter = np.random.default_rng(1).normal(scale=0.005, size=301)
+    intervals = 0.033 + np.diff(jitter)
+    naive = intervals.std(ddof=1) / math.sqrt(len(intervals))
+    assert mean_estimate(intervals).se < naive / 3
+
+
+def test_bursts_widen_the_error_of_a_mean():
+    draws = np.repeat(np.random.default_rng(2).normal(1.0, 0.1, size=30), 10)
+    naive = draws.std(ddof=1) / math.sqrt(len(draws))
+    assert mean_estimate(draws).se > 1.5 * naive
+
+
+def _coverage(draw, truth, count):
+    inside = 0
+    for seed in range(300):
+        estimate = percentile_estimate(draw(np.random.default_rng(seed), count), 0.95)
+        inside += abs(estimate.value - truth) <= 2 * estimate.se
+    return inside / 300
+
+
+@pytest.mark.parametrize("count", [10, 20, 60, 300])
+def test_two_standard_errors_cover_the_true_percentile_of_a_tailed_latency(count):
+    truth = 0.020 + 0.002 * math.log(20)
+    coverage = _coverage(lambda rng, n: 0.020 + rng.exponential(0.002, n), truth, count)
+    assert coverage > 0.88
+
+
+def test_two_standard_errors_cover_the_true_percentile_of_a_bursty_latency():
+    def bursty(rng, n):
+        slow = np.repeat(rng.random(n // 4 + 1) < 0.10, 4)[:n]
+        return 0.020 + rng.normal(0, 0.0005, n) + 0.010 * slow
+
+    # one in ten is 10 ms slower: the p95 is the median of the slow mode
+    assert _coverage(bursty, 0.030, 200) > 0.88
+
+
+@given(
+    st.lists(st.floats(1e-4, 10.0), min_size=1, max_size=60),
+    st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+)
+def test_a_percentile_lies_within_the_sample_or_its_tail_and_has_an_error(latencies, share):
+    values = np.array(latencies)
+    estimate = percentile_estimate(values, share)
+    assert values.min() <= estimate.value <= 20 * values.max()
+    assert estimate.se > 0
+
+
+def test_the_probability_of_keeping_the_slo_follows_the_margin():
+    assert p_keeps(TRIAL, 0.050) > 0.999
+    assert p_keeps(TRIAL, 0.040) == pytest.approx(0.5)
+    assert p_keeps(TRIAL, 0.030) < 0.001
+    assert p_keeps(TRIAL, math.inf) == 1.0
+    assert p_keeps(replace(TRIAL, latency_se_s=0.0), 0.040) == 1.0
+
+
+def test_all_of_five_missing_is_plain_and_two_of_forty_are_not():
+    assert plainly_over_budget(5, 5, 0.05, BURST, 1e-3)
+    assert not plainly_over_budget(2, 40, 0.05, BURST, 1e-3)
+    assert not plainly_over_budget(0, 0, 0.05, BURST, 1e-3)
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_more_misses_are_never_less_plain(misses, inferences):
+    misses = min(misses, inferences - 1)
+    if plainly_over_budget(misses, inferences, 0.05, BURST, 1e-3):
+        assert plainly_over_budget(misses + 1, inferences, 0.05, BURST, 1e-3)
+
+
+def test_the_guard_sees_a_collapse_within_a_dozen_inferences():
+    guard = BurnGuard(0.05)
+    guard.add([False] * 300)
+    assert not guard.burning
+    for inference in range(1, 13):
+        guard.add([True])
+        if guard.burning:
+            break
+    assert inference <= 12
+
+
+def test_the_guard_sees_a_slow_burn():
+    random.seed(0)
+    guard = BurnGuard(0.05)
+    guard.add(random.random() < 0.15 for _ in range(1600))
+    assert guard.burning
+
+
+def test_the_guard_is_quiet_for_hours_at_a_point_that_just_keeps_the_slo():
+    random.seed(1)
+    guard = BurnGuard(0.05)
+    alarms = 0
+    for _ in range(20_000):
+        guard.add(random.random() < 0.04 for _ in range(5))
+        alarms += guard.burning
+    assert alarms == 0
+
+
+def test_the_guard_learns_that_misses_come_in_bursts():
+    random.seed(2)
+    guard = BurnGuard(0.05)
+    alarms, burst = 0, 0
+    for _ in range(50_000):
+        if not burst and random.random() < 0.004:
+            burst = 8  # 3.1 % of all, eight in a row
+        guard.add([burst > 0])
+        burst = max(burst - 1, 0)
+        alarms += guard.burning
+    assert guard.effect > 2 * BURST
+    assert alarms <= 2
