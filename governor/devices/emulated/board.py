@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -133,7 +133,7 @@ class _Emulation:
 
     # -- the device -----------------------------------------------------------------------
 
-    @cached_property
+    @property
     def info(self) -> DeviceInfo:
         """What this device is."""
         return DeviceInfo(
