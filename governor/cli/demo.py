@@ -1,0 +1,401 @@
+"""``governor demo``: govern an inference loop on an emulated board, and show what happens."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from governor.cli.replay import Json, check_writable, result_table, write_json
+from governor.errors import GovernorError
+from governor.slo import LatencySLO
+from governor.space import OperatingPoint
+from governor.trial import Trial
+from governor.units import format_duration, format_energy, format_percent, format_power
+from policies.policy import DEFAULT_POLICY
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
+    from governor.controller import Decision
+    from governor.devices.emulated import EmulatedBoard, ShadowBoard
+    from governor.governor import EnergyGovernor
+
+    Board = EmulatedBoard | ShadowBoard
+
+HOLD_S = 15.0
+"""So long the point that was found is held and measured before the summary."""
+LONGEST_S = 300.0
+"""A search that has not come to hold by then never will."""
+SPEED_UP = 8.0
+"""Virtual time on a terminal runs so many times faster than real time, to be watched."""
+JITTER = 0.01
+"""Relative standard deviation of the sleep that stands for an inference in real time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What was asked for; ``latency_slo`` as it was written."""
+
+    board: str
+    workload: str
+    latency_slo: str
+    policy: str
+    seed: int
+    realtime: bool
+
+
+@dataclass(slots=True)
+class Held:
+    """What was seen in hold: each inference's seconds, and the seconds and joules of them all.
+
+    ``since_s`` is when hold was first reached, on the board's clock.
+    """
+
+    since_s: float = math.nan
+    latencies_s: list[float] = field(default_factory=list[float])
+    time_s: float = 0.0
+    energy_j: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """At one setting: seconds at the SLO's percentile, watts, joules an inference."""
+
+    point: OperatingPoint | None
+    latency_s: float
+    power_w: float
+    energy_j: float
+
+    @classmethod
+    def of(cls, trial: Trial) -> Figures:
+        """What one window of the search amounted to."""
+        return cls(
+            point=trial.point,
+            latency_s=trial.latency_s,
+            power_w=trial.power_w,
+            energy_j=trial.energy_j,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the demo came out. Every figure is emulated.
+
+    Attributes:
+        default, all_max: measured by the governor, on the board's sensors.
+        held: what the board spent while the point was held.
+        optimum: computed from the emulator's own physics.
+        feasible: whether any setting keeps the SLO.
+        kept: share of the inferences in hold that kept the bound.
+        inferences: in hold.
+        search_s, board_s: on the board's clock, until hold and in all.
+        wall_s: on the wall.
+    """
+
+    default: Figures
+    all_max: Figures
+    held: Figures
+    optimum: Figures
+    trials: tuple[Trial, ...]
+    slo: LatencySLO
+    slo_s: float
+    feasible: bool
+    kept: float
+    inferences: int
+    search_s: float
+    board_s: float
+    wall_s: float
+
+    @property
+    def slo_kept(self) -> bool:
+        """Whether the SLO was kept while the point was held."""
+        return self.kept >= self.slo.percentile
+
+    @property
+    def missed_trials(self) -> int:
+        """Trials that missed the SLO."""
+        return sum(trial.latency_s > self.slo_s for trial in self.trials)
+
+
+def demo(
+    board: Annotated[str, typer.Option(help="The emulated board.")] = "agx-orin",
+    workload: Annotated[str, typer.Option(help="The emulated network.")] = "yolov8n",
+    latency_slo: Annotated[
+        str, typer.Option("--latency-slo", metavar="BOUND", help="50ms, 20fps or 1.3x all-max.")
+    ] = "50ms",
+    policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="In real time, with real threads and processes.")
+    ] = False,
+    json_file: Json = None,
+) -> None:
+    """Govern an inference loop on an emulated Jetson: no hardware is needed or touched."""
+    from rich.console import Console
+
+    check_writable(json_file)
+    setup = Setup(
+        board=board,
+        workload=workload,
+        latency_slo=latency_slo,
+        policy=policy,
+        seed=seed,
+        realtime=realtime,
+    )
+    console = Console(highlight=False)
+    outcome = _play(setup, console)
+    _print(console, outcome, setup)
+    if json_file is not None:
+        write_json(json_file, to_json(outcome, setup))
+
+
+def _emulate(setup: Setup) -> tuple[Board, Callable[[], object]]:
+    """The board, and one inference on it: in virtual time, or a sleep that it shadows."""
+    from governor.devices.emulated import EmulatedBoard, ShadowBoard
+
+    if not setup.realtime:
+        virtual = EmulatedBoard(setup.board, setup.workload, seed=setup.seed)
+        return virtual, virtual.infer
+    shadow = ShadowBoard(setup.board, setup.workload, seed=setup.seed)
+    fastest_s = shadow.true_latency_s(shadow.space.point(shadow.space.fastest))
+    draw = np.random.default_rng(setup.seed)
+
+    def sleep() -> None:
+        time.sleep(fastest_s * max(draw.normal(1.0, JITTER), 0.5))
+
+    return shadow, sleep
+
+
+# The run ----------------------------------------------------------------------------------
+
+
+def _play(setup: Setup, console: Console) -> Outcome:
+    """Govern the loop until it holds, and then for a while; show it meanwhile."""
+    from governor.governor import EnergyGovernor
+
+    device, infer = _emulate(setup)
+    slo = LatencySLO.parse(setup.latency_slo)
+    live = console.is_terminal and not console.is_dumb_terminal
+    stage = _Stage(setup, console, device, slo)
+    began_s, wall_s = device.clock.now(), time.monotonic()
+    with EnergyGovernor(
+        setup.latency_slo,
+        device=device,
+        policy=setup.policy,
+        seed=setup.seed,
+        callback=stage.note if live else stage.print,
+    ) as gov:
+        speed_up = SPEED_UP if live and not setup.realtime else math.inf
+        with stage.live(gov) if live else nullcontext():
+            held = _loop(gov, device, infer, speed_up)
+        status, trials, baseline = gov.status(), gov.trials, gov.baseline
+    if baseline is None:
+        raise GovernorError("the demo ended without a baseline; please report this")
+    latency_s = np.array(held.latencies_s)
+    at_percentile_s = float(np.quantile(latency_s, slo.percentile))
+    return Outcome(
+        default=Figures.of(baseline),
+        all_max=Figures.of(trials[0]),
+        held=Figures(
+            point=status.point,
+            latency_s=at_percentile_s,
+            power_w=held.energy_j / held.time_s,
+            energy_j=held.energy_j / len(latency_s),
+        ),
+        optimum=_optimum(device, status.slo_s, at_percentile_s / float(latency_s.mean())),
+        trials=trials,
+        slo=slo,
+        slo_s=status.slo_s,
+        feasible=bool(status.slo_feasible),
+        kept=float(np.mean(latency_s <= status.slo_s)),
+        inferences=len(latency_s),
+        search_s=held.since_s - began_s,
+        board_s=device.clock.now() - began_s,
+        wall_s=time.monotonic() - wall_s,
+    )
+
+
+def _loop(gov: EnergyGovernor, device: Board, infer: Callable[[], object], speed_up: float) -> Held:
+    """The inference loop of an application, and what it sees once the governor holds."""
+    clock, held = device.clock, Held()
+    began_s, wall_s = clock.now(), time.monotonic()
+    spent_j = device.spent_j
+    while held.time_s < HOLD_S:
+        start_s, before_j = clock.now(), spent_j
+        with gov.inference():
+            infer()
+        now_s, spent_j = clock.now(), device.spent_j
+        if gov.phase == "hold":
+            held.since_s = start_s if math.isnan(held.since_s) else held.since_s
+            held.latencies_s.append(now_s - start_s)
+            held.time_s += now_s - start_s
+            held.energy_j += spent_j - before_j
+        elif now_s - began_s > LONGEST_S:
+            raise GovernorError(
+                f"no setting was held after {LONGEST_S:g} s; try another --latency-slo or --policy"
+            )
+        time.sleep(max((now_s - began_s) / speed_up - (time.monotonic() - wall_s), 0.0))
+    return held
+
+
+def _optimum(device: Board, slo_s: float, tail: float) -> Figures:
+    """What the emulator's physics call best; ``tail`` is the percentile over the mean."""
+    point, mean_s, energy_j = device.optimum(slo_s / tail)
+    return Figures(
+        point=point, latency_s=mean_s * tail, power_w=energy_j / mean_s, energy_j=energy_j
+    )
+
+
+# What is shown ----------------------------------------------------------------------------
+
+
+class _Stage:
+    """Shows the run: a live screen on a terminal, a line a decision elsewhere."""
+
+    def __init__(self, setup: Setup, console: Console, device: Board, slo: LatencySLO) -> None:
+        clock = "real time" if setup.realtime else "virtual time"
+        self._title = f"EMULATION: {device.info.description}, {setup.workload}, {clock}"
+        self._console = console
+        self._device = device
+        self._slo = slo
+        self._began_s = device.clock.now()
+        self._latest: Decision | None = None
+
+    def note(self, decision: Decision) -> None:
+        """The governor decided; the screen shows it by itself."""
+        self._latest = decision
+
+    def print(self, decision: Decision) -> None:
+        """The governor decided; there is no screen."""
+        from governor.report.terminal import line
+
+        if self._latest is None:
+            self._console.print(self._title, soft_wrap=True, markup=False)
+        self._latest = decision
+        self._console.print(line(decision, self._began_s), soft_wrap=True, markup=False)
+
+    @contextmanager
+    def live(self, gov: EnergyGovernor) -> Generator[None]:
+        """Keep the screen up to date."""
+        from rich.live import Live
+
+        from governor.report.terminal import Scene, screen
+
+        def now() -> Group:
+            return screen(
+                gov.status(),
+                Scene(
+                    title=self._title,
+                    time_s=self._device.clock.now() - self._began_s,
+                    slo=self._slo,
+                    total_rail=self._device.info.total_rail,
+                    trials=gov.trials,
+                    decision=self._latest,
+                ),
+            )
+
+        with Live(get_renderable=now, console=self._console, refresh_per_second=10):
+            yield
+
+
+def _print(console: Console, outcome: Outcome, setup: Setup) -> None:
+    """The summary, on 80 columns."""
+    table = result_table(
+        "What it came to (emulated; nothing was measured on hardware)",
+        "",
+        f"latency\np{100 * outcome.slo.percentile:g}",
+        "power",
+        "energy an\ninference",
+        "against\ndefault",
+        "against\nall-max",
+    )
+    for name, figures in (
+        ("default governors", outcome.default),
+        ("all-max clocks", outcome.all_max),
+        ("held by the governor", outcome.held),
+        ("emulator's optimum", outcome.optimum),
+    ):
+        table.add_row(
+            name,
+            format_duration(figures.latency_s),
+            format_power(figures.power_w),
+            format_energy(figures.energy_j),
+            *(_change(figures, other) for other in (outcome.default, outcome.all_max)),
+            style="bold" if figures is outcome.held else None,
+        )
+    console.print()
+    console.print(table)
+    for text in _sentences(outcome, setup):
+        console.print(text, markup=False)
+
+
+def _change(figures: Figures, other: Figures) -> str:
+    if figures is other:
+        return ""
+    return format_percent(figures.energy_j / other.energy_j - 1.0, signed=True)
+
+
+def _sentences(outcome: Outcome, setup: Setup) -> Iterator[str]:
+    yield f"Held:    {outcome.held.point}"
+    yield f"Optimum: {outcome.optimum.point}"
+    kept = "kept" if outcome.slo_kept else "NOT KEPT"
+    yield (
+        f"SLO {outcome.slo}: {kept}, {format_percent(outcome.kept)} of "
+        f"{outcome.inferences} inferences in hold within it"
+    )
+    if not outcome.feasible:
+        yield "Nothing keeps this SLO: the fastest setting is held. Loosen --latency-slo."
+    clock = "real" if setup.realtime else "virtual"
+    yield (
+        f"{len(outcome.trials)} trials in {outcome.search_s:.0f} s of {clock} time, "
+        f"{outcome.missed_trials} missed the SLO; the whole run took {outcome.wall_s:.1f} s"
+    )
+
+
+# For machines -----------------------------------------------------------------------------
+
+
+def to_json(outcome: Outcome, setup: Setup) -> dict[str, object]:
+    """The outcome with SI units in the names; figures that are not known are null."""
+    return {
+        "emulated": True,
+        **asdict(setup),
+        "percentile": outcome.slo.percentile,
+        "slo_s": outcome.slo_s,
+        "slo_feasible": outcome.feasible,
+        "slo_kept": outcome.slo_kept,
+        "slo_kept_share": outcome.kept,
+        "inferences_in_hold": outcome.inferences,
+        "default": _figures_json(outcome.default),
+        "all_max": _figures_json(outcome.all_max),
+        "held": _figures_json(outcome.held),
+        "optimum": _figures_json(outcome.optimum),
+        "trials": [
+            _figures_json(Figures.of(trial))
+            | {"duration_s": trial.duration_s, "slo_missed": trial.latency_s > outcome.slo_s}
+            for trial in outcome.trials
+        ],
+        "search_s": outcome.search_s,
+        "board_s": outcome.board_s,
+        "wall_s": outcome.wall_s,
+    }
+
+
+def _figures_json(figures: Figures) -> dict[str, object]:
+    return {
+        "point": None if figures.point is None else dict(figures.point),
+        "latency_s": figures.latency_s,
+        "power_w": _known(figures.power_w),
+        "energy_j": _known(figures.energy_j),
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
