@@ -384,6 +384,7 @@ class Controller:
         # the first point is the fastest: there is nowhere better to go
         violating = self._violation(or_hung=True) if self._search is not None else None
         if violating is not None:
+            self._known.reject(violating.point)
             return self._learn(now_s, violating, "plainly violates the SLO")
         if (dropped := self._drop_if_unusable(now_s)) is not None:
             return dropped

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from governor.controller import Controller, Decision
 from governor.devices.device import DeviceInfo, Sample
 from governor.errors import DeviceError
 from governor.space import Knob, OperatingPoint, Space
@@ -175,3 +176,67 @@ class ToyPolicy:
             energy_j=best.energy_j,
             latency_s=best.latency_s,
         )
+
+
+class Loop:
+    """Runs inferences on a toy board under a controller, as a runtime would, and keeps a diary."""
+
+    def __init__(self, board: ToyBoard, controller: Controller, poll_s: float = 0.1) -> None:
+        self.board = board
+        self.controller = controller
+        self.decisions: list[Decision] = []
+        self.latencies_s: list[float] = []
+        self._poll_s = poll_s
+        self._next_look_s = board.clock.now()
+        self._spans: list[Span] = []
+        controller.applied(board.clock.now())
+
+    def run(self, inferences: int, until: Callable[[Controller], bool] | None = None) -> bool:
+        """So many inferences, or fewer; returns whether ``until`` came true."""
+        for _ in range(inferences):
+            span = self.board.infer()
+            self.latencies_s.append(span.latency_s)
+            self._spans.append(span)
+            if self.board.clock.now() >= self._next_look_s:
+                self.look()
+            if until is not None and until(self.controller):
+                return True
+            if self.board.period_s > span.latency_s:
+                self.board.idle(self.board.period_s - span.latency_s)
+        return False
+
+    def hold(self) -> Loop:
+        """Until a point is held."""
+        assert self.run(6000, until=lambda controller: controller.phase == "hold")
+        return self
+
+    def pause(self, seconds: float) -> None:
+        """No inferences; the runtime goes on looking."""
+        for _ in range(round(seconds / self._poll_s)):
+            self.board.idle(self._poll_s)
+            self.look()
+
+    def look(self) -> None:
+        board, controller = self.board, self.controller
+        self._next_look_s = board.clock.now() + self._poll_s
+        try:
+            sample = board.sample()
+        except DeviceError:
+            sample = None
+        set_point = board.read() if controller.target is not None else None
+        decision = controller.observe(board.clock.now(), self._spans, sample, set_point)
+        self._spans = []
+        if decision is None:
+            return
+        self.decisions.append(decision)
+        if not decision.change:
+            return
+        actual = None
+        if decision.point is None:
+            board.release()
+        else:
+            actual = board.apply(decision.point.only(board.space.names))
+        controller.applied(board.clock.now(), actual)
+
+    def kinds(self) -> list[str]:
+        return [decision.kind for decision in self.decisions]
