@@ -22,6 +22,10 @@ from governor.trial import Span
 from governor.units import format_knob_value
 
 
+SETTLE_S = 1.0
+"""For so long the kernel's governors run before their mean is taken: 50 of their decisions."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """All that the steady state depends on."""
@@ -58,28 +62,29 @@ def _space(board: str) -> Space:
 
 @cache
 def _default(scene: _Scene) -> _Default:
-    """Let the governors run without noise until warm and settled, then take the mean."""
-    hardware = load_board(scene.board)
+    """Let the governors run without noise until settled and warm, then take the mean."""
     table = _tables(scene.board, scene.workload, scene.batch_size, scene.contention)
-    machine = Machine(hardware, table, air_c=scene.air_c, sensor_noise=0.0)
-    period_s = scene.period_s or 0.0
-    settle = max(10, int(1.0 / max(machine.latency_s, period_s)))
-    power_w = 0.0
-    count = taken_s = 0.0
-    for _ in range(3):
-        start_s, start_j, count, taken_s = machine.now_s, machine.energy_j, 0, 0.0
-        for _ in range(settle):
-            began_s = machine.now_s
-            _run(machine, 1.0, partial(machine.advance, busy=True))
-            taken_s += machine.now_s - began_s
-            count += 1
-            machine.advance(max(machine.now_s, began_s + period_s), busy=False)
-        power_w = (machine.energy_j - start_j) / (machine.now_s - start_s)
-        machine.place(machine.indices, power_w)
+    machine = Machine(load_board(scene.board), table, air_c=scene.air_c, sensor_noise=0.0)
+    count = max(10, int(SETTLE_S / max(machine.latency_s, scene.period_s or 0.0)))
+    for _ in range(2):
+        settled = _mean(machine, scene, count)
+        machine.place(settled.indices, settled.power_w)
+    return _mean(machine, scene, count)
+
+
+def _mean(machine: Machine, scene: _Scene, count: int) -> _Default:
+    """Run ``count`` inferences; their mean time, energy an item and power."""
+    start_s, start_j, busy_s = machine.now_s, machine.energy_j, 0.0
+    for _ in range(count):
+        began_s = machine.now_s
+        _run(machine, 1.0, partial(machine.advance, busy=True))
+        busy_s += machine.now_s - began_s
+        machine.advance(max(machine.now_s, began_s + (scene.period_s or 0.0)), busy=False)
+    spent_j = machine.energy_j - start_j
     return _Default(
-        latency_s=taken_s / count,
-        energy_j=(machine.energy_j - start_j) / (count * scene.batch_size),
-        power_w=power_w,
+        latency_s=busy_s / count,
+        energy_j=spent_j / (count * scene.batch_size),
+        power_w=spent_j / (machine.now_s - start_s),
         indices=machine.indices,
     )
 

@@ -27,7 +27,7 @@ COMPONENTS: tuple[str, ...] = ("gpu", "cpu", "soc", "dram", "sys")
 
 def load_toml(name: str) -> dict[str, Any]:
     """A data file of this package, such as ``boards/nano.toml``."""
-    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+    text = files("governor.devices.emulated").joinpath(name).read_text(encoding="utf-8")
     return cast("dict[str, Any]", _toml.loads(text))
 
 
@@ -89,6 +89,8 @@ class Gpu(Domain):
     Attributes:
         flop_per_clock: dense peak by precision.
         bytes_per_clock: what it can move at most.
+        cache_bytes: its second-level cache.
+        reread_per_kflop: elements that tiled products read again, per 1,000 FLOP.
         busy_w_per_ghz, idle_w_per_ghz: clock tree while it works and while it waits, at the
             floor voltage.
         pj_per_flop: switching energy by precision, at the floor voltage.
@@ -97,6 +99,8 @@ class Gpu(Domain):
 
     flop_per_clock: Mapping[str, float]
     bytes_per_clock: float
+    cache_bytes: float
+    reread_per_kflop: float
     busy_w_per_ghz: float
     idle_w_per_ghz: float
     pj_per_flop: Mapping[str, float]
@@ -133,15 +137,19 @@ class Stack:
     """How a framework drives this board.
 
     Attributes:
-        efficiency: of the peak, by kind of operation; what is missing has 1.
+        efficiency: of the peak, by kind of operation; ``plain`` is that of convolutions in fp32,
+            which run on plain cores, and so nearer to a lower peak.
+        narrow_channels: products over so many channels reach half of that efficiency.
         kernel_cycles: GPU clocks that each kernel costs however small.
         launch_cycles: CPU clocks to launch one kernel.
         serial_cycles: CPU clocks per inference that nothing overlaps (pre- and postprocessing).
-        traffic: DRAM bytes over the counted ones (caches too small, layouts converted).
+        traffic: DRAM bytes of activations over those counted and not cached (above 1: layouts are
+            converted, or data is written in between).
         spins: the launching core waits for the GPU by spinning.
     """
 
     efficiency: Mapping[str, float]
+    narrow_channels: float
     kernel_cycles: float
     launch_cycles: float
     serial_cycles: float

@@ -10,11 +10,12 @@ writes its output once; weights are read once a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["conv", "depthwise", "gemm", "memory"]
+Kind = Literal["conv", "winograd", "depthwise", "gemm", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,14 @@ class Op:
     """One operation of a network, per item.
 
     Attributes:
-        kind: which of the board's compute efficiencies applies; ``memory`` has next to none.
+        kind: which of the framework's efficiencies applies. ``winograd`` is a dense 3 x 3
+            convolution of stride 1 over at least 32 channels, which libraries compute with fewer
+            multiplications than counted; ``memory`` hardly computes.
         flops: floating-point operations.
         reads, writes: activation elements moved, weights apart.
         weights: weight elements, read once a batch.
+        width: the smaller of a product's input and output channels: narrow ones fill the
+            arithmetic units badly. Infinite where that does not apply.
         fuses: a compiler can run this with the operation that feeds it (normalisation,
             activation, residual addition).
         folds: it vanishes into the weights of what feeds it (normalisation after a convolution).
@@ -36,6 +41,7 @@ class Op:
     reads: float
     writes: float
     weights: float = 0.0
+    width: float = math.inf
     fuses: bool = False
     folds: bool = False
 
@@ -60,10 +66,13 @@ class _Net:
         self.size = (self.size + 2 * padding - k) // stride + 1
         weights = out * fan_in + out
         depthwise = groups == self.channels and groups > 1
+        width = math.inf if depthwise else min(self.channels // groups, out)
         self.channels = out
         flops = 2 * self.elements * fan_in + self.elements
         kind: Kind = "depthwise" if depthwise else "conv"
-        self.ops.append(Op(kind, flops, before, self.elements, weights))
+        if (k, stride, groups) == (3, 1, 1) and fan_in >= 32 * k * k:
+            kind = "winograd"
+        self.ops.append(Op(kind, flops, before, self.elements, weights, width))
         return self
 
     def norm(self, folds: bool = True) -> _Net:
@@ -106,7 +115,8 @@ class _Net:
 
     def linear(self, out: int, inputs: int | None = None) -> _Net:
         fan_in = inputs or int(self.elements)
-        self.ops.append(Op("gemm", 2.0 * fan_in * out, fan_in, out, fan_in * out + out))
+        weights = fan_in * out + out
+        self.ops.append(Op("gemm", 2.0 * fan_in * out, fan_in, out, weights, min(fan_in, out)))
         self.channels, self.size = out, 1
         return self
 
@@ -296,10 +306,10 @@ def _inception_v4() -> list[Op]:
 
 def _line(net: _Net, out: int, k: int) -> None:
     """A 1 x k (or k x 1) convolution with its activation."""
-    before, fan_in = net.elements, net.channels * k
+    before, fan_in, width = net.elements, net.channels * k, min(net.channels, out)
     net.channels = out
     e = net.elements
-    net.ops.append(Op("conv", (2 * fan_in + 1) * e, before, e, out * fan_in + out))
+    net.ops.append(Op("conv", (2 * fan_in + 1) * e, before, e, out * fan_in + out, width))
     net.act()
 
 
@@ -325,16 +335,18 @@ def _transformer(layers: int, width: int, tokens: int, vocabulary: int, heads: i
     e, scores = float(tokens * width), float(heads * tokens * tokens)
 
     def linear(fan_in: int, fan_out: int) -> Op:
-        return Op("gemm", 2.0 * tokens * fan_in * fan_out, tokens * fan_in, tokens * fan_out,
-                  fan_in * fan_out + fan_out)  # fmt: skip
+        flops, weights = 2.0 * tokens * fan_in * fan_out, fan_in * fan_out + fan_out
+        width = min(fan_in, fan_out)
+        return Op("gemm", flops, tokens * fan_in, tokens * fan_out, weights, width)
 
     def elementwise(flops: float, elements: float, inputs: int = 1) -> Op:
         return Op("memory", flops * elements, inputs * elements, elements, fuses=True)
 
     if vocabulary:
         ops += [Op("memory", e, e, e), elementwise(1, e, 2), elementwise(5, e)]
-    product = Op("gemm", 2.0 * tokens * tokens * width, 2 * e, scores)
-    weighted = Op("gemm", 2.0 * tokens * tokens * width, scores + e, e)
+    flops = 2.0 * tokens * tokens * width
+    product = Op("gemm", flops, 2 * e, scores, width=width // heads)
+    weighted = Op("gemm", flops, scores + e, e, width=width // heads)
     layout = Op("memory", 0.0, e, e)
     for _ in range(layers):
         ops += [linear(width, width), linear(width, width), linear(width, width), layout, layout]

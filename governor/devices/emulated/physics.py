@@ -1,8 +1,8 @@
 """Time and power of a workload on a board, over the whole lattice of clocks.
 
-Time of one kernel is a roofline: the longer of computing and moving its bytes, where bandwidth
-is the smaller of what the GPU can ask for at its clock and what the memory can give at its own.
-The GPU's time is the sum over kernels. The CPU launches kernels ahead of the GPU, so an inference
+Time of one kernel is a roofline: about the longer of computing and moving its bytes, where
+bandwidth is the smaller of what the GPU can ask for at its clock and what the memory can give at
+its own. The GPU's time is the sum over kernels. The CPU launches kernels ahead of the GPU, so an inference
 lasts as long as the slower of the two streams, plus what only the CPU does.
 
 Power follows C V² f for clocks and V² for work, on a voltage curve with a floor; leakage rises
@@ -19,9 +19,14 @@ from governor.devices.emulated.hardware import Board
 from governor.devices.emulated.workload import BYTES, Kernels, Workload, kernels
 from governor.space import FloatArray
 
-STREAM_SHARPNESS = 8.0
+STREAM_SHARPNESS = 4.0
 """The launch and GPU streams wait for each other near the balance: a p-norm, not a sharp maximum
 (assumed; Pagoda's batch-4 points lie 3 to 8 % above the maximum)."""
+
+ROOFLINE_SHARPNESS = 3.0
+"""Computing and moving overlap within a kernel, not perfectly: a p-norm. Derived: VGG19 on TX2
+takes 51 ms of computing and 55 ms (EMC 1866 MHz) or 97 ms (1062 MHz) of moving, and lasts 67 ms
+and 99 ms (github thynics/jetson_dvfs)."""
 
 LEAKAGE_E_FOLD_C = 58.0
 """Leakage doubles every 40 °C (assumed, usual for FinFET and planar parts at these voltages)."""
@@ -81,39 +86,73 @@ def bandwidth(board: Board, taken_bytes_per_s: float = 0.0) -> FloatArray:
     return np.minimum(by_gpu, left[None, :])
 
 
+def _precisions(board: Board, workload: Workload) -> dict[str, str]:
+    """The precision that each kind of operation runs in on this board."""
+    main = board.gpu.precision(workload.precision)
+    gemm = board.gpu.precision(workload.gemm_precision or workload.precision)
+    return {
+        "conv": main,
+        "winograd": main,
+        "gemm": gemm,
+        "depthwise": "fp32",  # no tensor cores: it has no reuse for them
+        "memory": "fp32",
+    }
+
+
+def _flop_per_clock(board: Board, workload: Workload) -> dict[str, float]:
+    """What wide operations of each kind reach."""
+    efficiency = board.stacks[workload.framework].efficiency
+    reached: dict[str, float] = {}
+    for kind, precision in _precisions(board, workload).items():
+        plain = precision == "fp32" and kind in ("conv", "winograd")
+        share = efficiency["plain"] if plain else efficiency[kind]
+        reached[kind] = share * board.gpu.flop_per_clock[precision]
+    return reached
+
+
+_TILED = ("conv", "winograd", "gemm")
+
+
+def traffic(board: Board, workload: Workload, work: Kernels) -> FloatArray:
+    """Bytes that each kernel moves from and to memory, shape ``(n,)``.
+
+    Weights are read once. Of activations, what fits the GPU's cache stays there: a kernel that
+    touches ``a`` bytes of them moves ``a * a / (a + cache)``, times the framework's factor.
+    Tiled products read their operands again for every tile, in proportion to their FLOP.
+    """
+    stack, size = board.stacks[workload.framework], BYTES[workload.precision]
+    touched = work.activations * size
+    missed = touched * touched / (touched + board.gpu.cache_bytes)
+    tiled = work.flops * [kind in _TILED for kind in work.kinds]
+    again = tiled * board.gpu.reread_per_kflop / 1e3 * size
+    return missed * stack.traffic + work.weights * size + again
+
+
 def gpu_seconds(
     board: Board, workload: Workload, work: Kernels, contention: Contention
 ) -> FloatArray:
     """GPU time of one inference, shape ``(g, e)``: the sum of the kernels' rooflines."""
     stack, gpu = board.stacks[workload.framework], board.gpu
-    precision = gpu.precision(workload.precision)
-    gemm = gpu.precision(workload.gemm_precision or workload.precision)
-    peak = np.array([
-        gpu.flop_per_clock[gemm if kind == "gemm" else precision if kind == "conv" else "fp32"]
-        * stack.efficiency.get(kind, 1.0)
-        for kind in work.kinds
-    ])  # fmt: skip
-    cycles = work.flops / peak
-    moved = work.elements * BYTES[workload.precision] * stack.traffic
+    peak = _flop_per_clock(board, workload)
+    cycles = work.flops / [peak[kind] for kind in work.kinds]
+    cycles *= 1 + stack.narrow_channels / work.widths
+    moved = traffic(board, workload, work)
     rate = bandwidth(board, contention.memory_bytes_per_s)
     computing = cycles[:, None] / gpu.hz[None, :]
     moving = moved[:, None, None] / rate[None, :, :]
-    each = np.maximum(computing[:, :, None], moving)
+    p = ROOFLINE_SHARPNESS
+    each = (computing[:, :, None] ** p + moving**p) ** (1 / p)
     overhead = len(cycles) * stack.kernel_cycles / gpu.hz
     return (each.sum(axis=0) + overhead[:, None]) / (1 - contention.gpu_share)
 
 
 def gpu_joules(board: Board, workload: Workload, work: Kernels) -> float:
-    """Switching energy of one inference's arithmetic and caches at the floor voltage."""
+    """Switching energy of one inference's arithmetic and data in the GPU, at its voltage floor."""
     gpu = board.gpu
-    precision = gpu.precision(workload.precision)
-    gemm = gpu.precision(workload.gemm_precision or workload.precision)
-    picojoules = sum(
-        flops * gpu.pj_per_flop[gemm if kind == "gemm" else precision]
-        for kind, flops in zip(work.kinds, work.flops.tolist(), strict=True)
-    )
-    moved = float(work.elements.sum()) * BYTES[workload.precision]
-    return 1e-12 * (picojoules + gpu.pj_per_byte * moved)
+    precisions = _precisions(board, workload)
+    flops = work.flops * [gpu.pj_per_flop[precisions[kind]] for kind in work.kinds]
+    moved = gpu.pj_per_byte * traffic(board, workload, work)
+    return 1e-12 * float((flops + moved).sum())
 
 
 def _components(*parts: FloatArray | float, shape: tuple[int, int, int]) -> FloatArray:
@@ -142,7 +181,7 @@ def tables(
     own_share = np.minimum((serial_s + launch_s)[:, None, None] / latency_s, 1.0)
     own_cores = np.ones(shape) if stack.spins else own_share
     cores = np.minimum(own_cores + contention.cpu_cores, cpu.cores)
-    moved = float(work.elements.sum()) * BYTES[workload.precision] * stack.traffic
+    moved = float(traffic(board, workload, work).sum())
     rate = moved / latency_s + contention.memory_bytes_per_s
 
     cpu_v2f = (cpu.volts**2 * cpu.hz / 1e9)[:, None, None]

@@ -53,12 +53,15 @@ class Kernels:
     Attributes:
         kinds: shape ``(n,)``, names of :data:`Kind`.
         flops: shape ``(n,)``, per batch.
-        elements: shape ``(n,)``, elements moved from and to memory, per batch.
+        widths: shape ``(n,)``, channels.
+        activations, weights: shape ``(n,)``, elements read or written, per batch.
     """
 
     kinds: tuple[str, ...]
     flops: FloatArray
-    elements: FloatArray
+    widths: FloatArray
+    activations: FloatArray
+    weights: FloatArray
 
 
 def _fused(ops: list[Op], framework: str) -> list[Op]:
@@ -81,12 +84,12 @@ def _fused(ops: list[Op], framework: str) -> list[Op]:
 def kernels(workload: Workload, batch_size: int) -> Kernels:
     """The kernels of ``workload`` for batches of ``batch_size`` items."""
     ops = workload.ops
-    flops = np.array([op.flops for op in ops]) * batch_size
-    moved = np.array([op.reads + op.writes for op in ops]) * batch_size
     return Kernels(
         kinds=tuple(op.kind for op in ops),
-        flops=flops,
-        elements=moved + np.array([op.weights for op in ops]),
+        flops=batch_size * np.array([op.flops for op in ops]),
+        widths=np.array([op.width for op in ops]),
+        activations=batch_size * np.array([op.reads + op.writes for op in ops]),
+        weights=np.array([op.weights for op in ops]),
     )
 
 
