@@ -21,7 +21,6 @@ from governor.space import FloatArray, Knob, OperatingPoint, Space
 from governor.trial import Span
 from governor.units import format_knob_value
 
-
 SETTLE_S = 1.0
 """For so long the kernel's governors run before their mean is taken: 50 of their decisions."""
 

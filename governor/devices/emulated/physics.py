@@ -2,8 +2,8 @@
 
 Time of one kernel is a roofline: about the longer of computing and moving its bytes, where
 bandwidth is the smaller of what the GPU can ask for at its clock and what the memory can give at
-its own. The GPU's time is the sum over kernels. The CPU launches kernels ahead of the GPU, so an inference
-lasts as long as the slower of the two streams, plus what only the CPU does.
+its own. The GPU's time is the sum over kernels. The CPU launches kernels ahead of the GPU, so an
+inference lasts about as long as the slower of the two streams, plus what only the CPU does.
 
 Power follows C V² f for clocks and V² for work, on a voltage curve with a floor; leakage rises
 with voltage and temperature; memory and SoC cost their clock and every byte.
