@@ -279,7 +279,8 @@ class _Stage:
         if self._latest is None:
             self._console.print(self._title, soft_wrap=True, markup=False)
         self._latest = decision
-        self._console.print(line(decision, self._began_s), soft_wrap=True, markup=False)
+        if decision.kind != "wait":
+            self._console.print(line(decision, self._began_s), soft_wrap=True, markup=False)
 
     @contextmanager
     def live(self, gov: EnergyGovernor) -> Generator[None]:
