@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -200,8 +201,15 @@ def run_all(tasks: Sequence[Task], jobs: int = 1) -> Iterator[ReplayRun]:
     # The processes share the cores; numpy in each must not start a thread for every one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    # Ctrl-C reaches every process of the terminal. The children inherit this mask and so
+    # leave the answer to this process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield from pool.map(run, tasks)
+        runs = pool.map(run, tasks)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        yield from runs
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -9,8 +9,8 @@ from governor.trial import Trial
 from policies.measured import Measured, rank
 from policies.policy import Problem, Proposal
 
-_FIRST_STEP = 0.25
-"""Share of a knob's levels: far enough from all-max to see a slope above the noise."""
+_FIRST_STEP = 1 / 3
+"""Share of a knob's levels. Nearer to the optimum after 12 trials than a quarter or a half."""
 
 
 class CoordinatePolicy(Measured):

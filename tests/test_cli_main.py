@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,26 @@ def test_an_interrupt_is_exit_code_130(
     arguments = ["replay", str(tmp_path / "t.csv"), "--latency-slo", "1x"]
     assert main([*arguments, "--policy", "interrupted"]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_the_processes_that_share_the_work(tmp_path: Path) -> None:
+    write_trace(tmp_path / "t.csv", [analytic_sweep()])
+    arguments = ["replay", str(tmp_path / "t.csv"), "--latency-slo", "1x", "--policy", "random"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "--jobs", "2", "--seeds", "5000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in output + errors
 
 
 def test_work_that_fails_is_one_line_and_exit_code_1(

@@ -93,8 +93,18 @@ def test_compare_prints_plots_and_writes(
 def test_compare_with_an_slo_that_nothing_keeps_says_so(
     trace: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["compare", trace, "--latency-slo", "1us", "--policies", "random"]) == 0
+    arguments = ["compare", trace, "--latency-slo", "1us", "--policies", "random"]
+    assert main(arguments) == 0
     assert "no setting of the sweep keeps" in capsys.readouterr().out
+
+
+def test_a_plot_of_nothing_is_refused(
+    trace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["compare", trace, "--latency-slo", "1us", "--policies", "random"]
+    assert main([*arguments, "--plot", str(tmp_path / "plot.png")]) == 2
+    assert "nothing to draw" in capsys.readouterr().err
+    assert not (tmp_path / "plot.png").exists()
 
 
 @pytest.mark.parametrize("command", ["replay", "compare"])

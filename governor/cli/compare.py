@@ -31,6 +31,8 @@ from governor.units import format_percent, parse_bound
 from policies.policy import load_policy
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from governor.comparison import Curve, Reference
 
 DEFAULT_POLICIES = "bayesian,roofline,coordinate,skopt-baseline,random"
@@ -86,14 +88,18 @@ def compare(
         f"SLO {', '.join(map(str, slos))}, {seeds} seed{'s' * (seeds > 1)}, "
         f"{format_percent(noise)} noise"
     )
-    _print(curves, reference, trials, subject)
-    infeasible = sum(not run.feasible for run in runs)
-    if infeasible:
-        result_console().print(infeasible_note(infeasible, len(runs)))
-    if plot is not None and reference is not None:
-        from governor.report.plots import draw_comparison
+    console = result_console()
+    if curves:
+        console.print(_table(curves, reference, trials, subject))
+    if infeasible := sum(not run.feasible for run in runs):
+        console.print(infeasible_note(infeasible, len(runs)))
+    if plot is None:
+        return
+    if reference is None:
+        raise InputError(f"nothing to draw in {plot}: no setting keeps any of these SLOs")
+    from governor.report.plots import draw_comparison
 
-        draw_comparison(plot, curves, reference, subject)
+    draw_comparison(plot, curves, reference, subject)
 
 
 def _policies(text: str) -> list[str]:
@@ -105,15 +111,18 @@ def _policies(text: str) -> list[str]:
     return names
 
 
-def _print(curves: Sequence[Curve], reference: Reference | None, trials: int, subject: str) -> None:
+def _table(
+    curves: Sequence[Curve], reference: Reference | None, trials: int, subject: str
+) -> Table:
     checkpoints = sorted({k for k in CHECKPOINTS if k < trials} | {trials})
     table = result_table(
         f"Energy above the optimum: mean (p95), in %\n{subject}",
         "policy",
         *(f"after {k}\ntrials" for k in checkpoints),
-        "trials that\nmiss the SLO",
-        "runs that\nkeep it",
+        "trials\nmissing\nthe SLO",
+        "runs\nkeeping\nit",
         "CPU s\na run",
+        folding=1 + len(checkpoints),
     )
     for curve in curves:
         table.add_row(
@@ -133,7 +142,7 @@ def _print(curves: Sequence[Curve], reference: Reference | None, trials: int, su
             format_percent(reference.slo_met_rate),
             "",
         )
-    result_console().print(table)
+    return table
 
 
 def _pair(mean: float, p95: float) -> str:

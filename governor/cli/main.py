@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output is gone; keep Python from failing again on its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _fail(str(error), 1)
 
 
 def _command(words: Sequence[str]) -> str:

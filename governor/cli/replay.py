@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from governor.replay import ReplayRun, Summary, Task
 
-Traces = Annotated[list[Path], typer.Argument(metavar="TRACE.csv...", help="Measured sweeps.")]
+Traces = Annotated[list[Path], typer.Argument(metavar="TRACE.csv", help="Measured sweeps.")]
 Slo = Annotated[
     list[str],
     typer.Option(
@@ -48,10 +48,10 @@ Jobs = Annotated[int, typer.Option(min=1, help="Processes that share the work.")
 
 PIPE_WIDTH = 160
 SUMMARY_COLUMNS = (
-    "energy above\noptimum, mean",
-    "energy above\noptimum, p95",
-    "trials that\nmiss the SLO",
-    "runs that\nkeep it",
+    "energy\nexcess,\nmean",
+    "\n\np95",
+    "trials\nmissing\nthe SLO",
+    "runs\nkeeping\nit",
     "trials\na run",
     "CPU s\na run",
 )
@@ -194,14 +194,25 @@ def result_console() -> Console:
     return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
-def result_table(title: str, *columns: str) -> Table:
-    """A table whose columns but the first are numbers."""
+def result_table(title: str, *columns: str, folding: int = 1) -> Table:
+    """A table whose columns but the first are numbers; the first ``folding`` may fold."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        table.add_column(
+            column,
+            justify="right" if index else "left",
+            no_wrap=index >= folding,
+            overflow="fold",
+        )
     return table
 
 
