@@ -24,6 +24,10 @@ from governor.units import format_knob_value
 SETTLE_S = 1.0
 """For so long the kernel's governors run before their mean is taken: 50 of their decisions."""
 
+PATIENCE_S = 0.25
+"""A real inference is known only when it has ended. So long, time of which nothing is known waits
+to be accounted: taken for idle at once, it would lower the clocks of the kernel's governors."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
@@ -444,4 +448,4 @@ class ShadowBoard(_Emulation):
     def _catch_up(self) -> None:
         now_s = self._clock.now()
         self._machine.advance(min(now_s, self._busy_until_s), busy=True)
-        self._machine.advance(now_s, busy=False)
+        self._machine.advance(now_s - PATIENCE_S, busy=False)
