@@ -185,7 +185,7 @@ def plainly_over_budget(
     return inferences / effect * divergence > -math.log(alarm)
 
 
-SCALES = (25, 100, 400, 1600)
+SCALES = (10, 25, 100, 400, 1600)
 """Numbers of most recent inferences the guard looks at: a short one sees a collapse within
 a window, a long one a slow burn (the multi-window alerts of Google's SRE Workbook, ch. 5)."""
 
@@ -238,7 +238,7 @@ class BurnGuard:
     def _learn_clustering(self) -> None:
         """From what came before the newest misses: a collapse must not excuse itself."""
         settled = np.fromiter(
-            islice(self._missed, max(len(self._missed) - SCALES[0], 0)), dtype=np.float64
+            islice(self._missed, max(len(self._missed) - SCALES[1], 0)), dtype=np.float64
         )
         if settled.any():
             self.effect = min(max(BURST, design_effect(settled)), 4 * BURST)

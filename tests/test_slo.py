@@ -133,11 +133,11 @@ def test_the_guard_sees_a_collapse_within_a_dozen_inferences():
     guard = BurnGuard(0.05)
     guard.add([False] * 300)
     assert not guard.burning
-    for inference in range(1, 13):
+    seen = []
+    for _ in range(12):
         guard.add([True])
-        if guard.burning:
-            break
-    assert inference <= 12
+        seen.append(guard.burning)
+    assert True in seen
 
 
 def test_the_guard_sees_a_slow_burn():

@@ -96,15 +96,15 @@ def test_a_pause_of_a_fast_loop_is_a_stalled_input():
 
 def test_drift_of_ten_percent_is_called_in_three_windows():
     cusum = Cusum(tolerance=0.02)
-    assert any([cusum.add(0.10, 0.015) for _ in range(3)])
+    assert any(cusum.add(0.10, 0.015) for _ in range(3))
 
 
 def test_one_wild_window_is_no_drift():
     cusum = Cusum(tolerance=0.02)
     assert not cusum.add(3.0, 0.01)
-    assert not any([cusum.add(0.0, 0.01) for _ in range(50)])
+    assert not any(cusum.add(0.0, 0.01) for _ in range(50))
 
 
 def test_a_change_within_the_tolerance_never_is_drift():
     cusum = Cusum(tolerance=0.04)
-    assert not any([cusum.add(0.039, 0.01) for _ in range(10_000)])
+    assert not any(cusum.add(0.039, 0.01) for _ in range(10_000))

@@ -1,0 +1,238 @@
+"""How an application shows its inferences: watch, inference, decorator, tick."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from governor.errors import InputError
+from governor.instrument.explicit import MOST_SPANS, SpanRecorder
+
+
+class Ticks:
+    """A clock that moves when it is told to."""
+
+    def __init__(self):
+        self.time_s = 0.0
+
+    def __call__(self):
+        return self.time_s
+
+    def work(self, seconds=1.0):
+        self.time_s += seconds
+
+
+@pytest.fixture
+def clock():
+    return Ticks()
+
+
+@pytest.fixture
+def recorder(clock):
+    recorder = SpanRecorder(clock)
+    recorder.start()
+    return recorder
+
+
+def latencies(recorder):
+    return [span.latency_s for span in recorder.drain()]
+
+
+def test_a_with_block_is_one_inference(recorder, clock):
+    clock.work(5.0)
+    with recorder.inference(items=3):
+        clock.work(2.0)
+    assert recorder.drain() == [(5.0, 7.0, 3)]
+    assert recorder.drain() == []
+
+
+def test_the_body_of_a_watched_loop_is_one_inference_and_the_wait_is_not(recorder, clock):
+    def camera():
+        for frame in range(3):
+            clock.work(10.0)
+            yield frame
+
+    frames = []
+    for frame in recorder.watch(camera()):
+        frames.append(frame)
+        clock.work(1.0)
+    assert frames == [0, 1, 2]
+    assert latencies(recorder) == [1.0, 1.0, 1.0]
+
+
+def test_a_decorated_function_is_one_inference_a_call(recorder, clock):
+    @recorder.inference()
+    def infer(seconds, *, more=0.0):
+        """Docs."""
+        clock.work(seconds + more)
+        return seconds
+
+    assert infer(2.0, more=1.0) == 2.0
+    assert infer(1.0) == 1.0
+    assert infer.__name__ == "infer"
+    assert latencies(recorder) == [3.0, 1.0]
+
+
+def test_a_decorated_coroutine_is_one_inference_until_it_ends(recorder, clock):
+    @recorder.inference(items=2)
+    async def infer():
+        clock.work(1.0)
+        await asyncio.sleep(0)
+        clock.work(1.0)
+        return "done"
+
+    assert asyncio.run(infer()) == "done"
+    assert recorder.drain() == [(0.0, 2.0, 2)]
+
+
+def test_the_time_between_ticks_is_one_inference(recorder, clock):
+    for _ in range(3):
+        recorder.tick()
+        clock.work(2.0)
+    recorder.tick(items=4)
+    assert [(span.latency_s, span.items) for span in recorder.drain()] == [(2, 1), (2, 1), (2, 4)]
+
+
+def test_of_nested_spans_the_outermost_counts(recorder, clock):
+    @recorder.inference()
+    def inner():
+        clock.work(1.0)
+
+    with recorder.inference():
+        inner()
+        with recorder.inference():
+            clock.work(1.0)
+    for _ in recorder.watch([1]):
+        inner()
+    assert latencies(recorder) == [2.0, 1.0]
+
+
+def test_in_a_loop_that_ticks_only_the_ticks_count(recorder, clock):
+    for _ in range(3):
+        recorder.tick()
+        with recorder.inference():
+            clock.work(1.0)
+    assert latencies(recorder) == [1.0, 1.0]
+
+
+def test_spans_of_different_threads_are_not_nested(recorder):
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with recorder.inference():
+            inside.set()
+            leave.wait(5.0)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(5.0)
+    with recorder.inference():
+        pass
+    assert len(recorder.drain()) == 1
+    leave.set()
+    thread.join()
+    assert len(recorder.drain()) == 1
+
+
+def test_no_span_of_many_threads_is_lost(recorder):
+    def worker():
+        for _ in range(500):
+            with recorder.inference():
+                pass
+
+    threads = [threading.Thread(target=worker) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    collected = 0
+    while any(thread.is_alive() for thread in threads):
+        collected += len(recorder.drain())
+    assert collected + len(recorder.drain()) == 4000
+
+
+def test_spans_of_different_tasks_are_not_nested(recorder, clock):
+    async def infer():
+        with recorder.inference():
+            await asyncio.sleep(0)
+            clock.work(1.0)
+
+    async def both():
+        await asyncio.gather(infer(), infer())
+
+    asyncio.run(both())
+    assert len(recorder.drain()) == 2
+
+
+def test_an_exception_in_the_body_goes_through_and_is_no_inference(recorder, clock):
+    with pytest.raises(KeyError, match="frame"), recorder.inference():
+        raise KeyError("frame")
+    with recorder.inference():
+        clock.work(1.0)
+    assert latencies(recorder) == [1.0]
+    assert recorder.dropped == 1
+
+
+def test_a_watched_loop_that_is_left_does_not_count_its_last_body(recorder, clock):
+    for frame in recorder.watch(range(10)):
+        clock.work(1.0)
+        if frame == 2:
+            break
+    assert len(recorder.drain()) == 2
+    with recorder.inference():
+        clock.work(1.0)
+    assert len(recorder.drain()) == 1
+
+
+def test_an_exception_in_a_watched_loop_leaves_later_spans_alone(recorder, clock):
+    def loop():
+        for _ in recorder.watch(range(10)):
+            raise OSError("camera")
+
+    with pytest.raises(OSError, match="camera"):
+        loop()
+    with recorder.inference():
+        clock.work(1.0)
+    assert latencies(recorder) == [1.0]
+
+
+def test_an_unfinished_inference_is_seen_while_it_lasts(recorder, clock):
+    assert recorder.in_flight_s(clock()) == 0.0
+    with recorder.inference():
+        clock.work(3.0)
+        assert recorder.in_flight_s(clock()) == 3.0
+    assert recorder.in_flight_s(clock()) == 0.0
+
+
+def test_an_inference_can_be_stretched(clock):
+    def stretch(start_s, end_s, _items):
+        clock.work(0.5 * (end_s - start_s))
+
+    recorder = SpanRecorder(clock, stretch=stretch)
+    recorder.start()
+    with recorder.inference():
+        clock.work(2.0)
+    assert latencies(recorder) == [3.0]
+
+
+def test_nothing_is_kept_unless_it_runs(clock):
+    recorder = SpanRecorder(clock)
+    with recorder.inference():
+        clock.work(1.0)
+    assert recorder.drain() == []
+    recorder.start()
+    recorder.stop()
+    with recorder.inference():
+        clock.work(1.0)
+    assert recorder.drain() == []
+
+
+def test_memory_stays_bounded_when_nobody_collects(recorder):
+    for _ in range(MOST_SPANS + 10):
+        recorder.record(0.0, 1.0, 1)
+    assert len(recorder.drain()) == MOST_SPANS
+
+
+def test_an_inference_of_no_items_is_refused(recorder):
+    with pytest.raises(InputError, match="at least 1, got 0"):
+        recorder.inference(items=0)
