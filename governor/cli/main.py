@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pkgutil import iter_modules
 from typing import Annotated, cast
 
 import typer
 
 import governor.cli
+from governor import __version__
 from governor.errors import GovernorError, InputError
 
 # The root of typer's usage errors. By its version, typer uses the installed click or a copy
@@ -43,7 +43,7 @@ def build(only: str | None = None) -> typer.Typer:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"energy-governor {version('energy-governor')}")
+        typer.echo(f"energy-governor {__version__}")
         raise typer.Exit
 
 
