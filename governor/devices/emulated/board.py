@@ -78,11 +78,12 @@ def _default(scene: _Scene) -> _Default:
 def _mean(machine: Machine, scene: _Scene, count: int) -> _Default:
     """Run ``count`` inferences; their mean time, energy an item and power."""
     start_s, start_j, busy_s = machine.now_s, machine.energy_j, 0.0
+    cycle_s = (scene.period_s or 0.0) * scene.batch_size
     for _ in range(count):
         began_s = machine.now_s
         _run(machine, 1.0, partial(machine.advance, busy=True))
         busy_s += machine.now_s - began_s
-        machine.advance(max(machine.now_s, began_s + (scene.period_s or 0.0)), busy=False)
+        machine.advance(max(machine.now_s, began_s + cycle_s), busy=False)
     spent_j = machine.energy_j - start_j
     return _Default(
         latency_s=busy_s / count,
@@ -127,6 +128,7 @@ class _Emulation:
             raise InputError(f"period {period_s} s is not positive; leave it out for a closed loop")
         self._scene = _Scene(board, chosen, batch_size, Contention(), period_s, ambient_c)
         self._clock = clock
+        self._found: dict[int, int] | None = None
         self._lock = threading.RLock()
         self._machine = Machine(
             self._board,
@@ -178,15 +180,21 @@ class _Emulation:
         indices = self._indices(point)
         with self._lock:
             self._catch_up()
+            if self._found is None:
+                self._found = self._machine.pins()
             for knob, index in enumerate(indices):
-                self._machine.pin(knob, index)
+                self._machine.pin(knob, index, self._clock.now())
             return self.read()
 
     def release(self) -> None:
-        """Give all clocks back to the kernel's governors."""
+        """Give the clocks back to the kernel's governors, or pin those that were found pinned."""
         with self._lock:
             self._catch_up()
-            self._machine.unpin()
+            if self._found is not None:
+                self._machine.unpin()
+                for knob, index in self._found.items():
+                    self._machine.pin(knob, index, self._clock.now())
+                self._found = None
 
     def sample(self) -> Sample:
         """Read the sensors: each rail's mean over the last refresh interval, with noise."""
@@ -213,8 +221,9 @@ class _Emulation:
 
     def set_ambient(self, ambient_c: float) -> None:
         """Change the air's temperature; the board follows slowly."""
-        self._change(air_c=ambient_c)
-        self._machine.air_c = ambient_c
+        with self._lock:
+            self._change(air_c=ambient_c)
+            self._machine.air_c = ambient_c
 
     def set_contention(
         self,
@@ -241,7 +250,7 @@ class _Emulation:
             raise InputError(f"unknown knob {knob!r}; choose one of {', '.join(KNOBS)}")
         with self._lock:
             self._catch_up()
-            self._machine.pin(KNOBS.index(knob), self._level(knob, value))
+            self._machine.pin(KNOBS.index(knob), self._level(knob, value), self._clock.now())
 
     @property
     def spent_j(self) -> float:
@@ -281,7 +290,7 @@ class _Emulation:
 
     def _energy(self, table: Tables) -> FloatArray:
         """Joules an item over the lattice, shape (c, g, e), warm."""
-        cycle_s = np.maximum(table.latency_s, self._scene.period_s or 0.0)
+        cycle_s = np.maximum(table.latency_s, (self._scene.period_s or 0.0) * table.items)
         busy = (table.latency_s / cycle_s)[..., None]
         cold_w = (busy * table.busy_w + (1 - busy) * table.idle_w).sum(axis=-1)
         leak_w = table.cpu_leak_w[:, None, None] + table.gpu_leak_w[None, :, None] + 0 * cold_w
@@ -346,8 +355,8 @@ class EmulatedBoard(_Emulation):
             batch_size: items of one inference.
             seed: of all noise.
             ambient_c: the air's temperature in degrees Celsius.
-            period_s: a frame arrives every so many seconds; None: the next inference starts when
-                the last one ends.
+            period_s: a frame arrives every so many seconds, and a batch waits for its frames; None:
+                the next inference starts when the last one ends.
             clock: to share one between boards; its own otherwise.
             noise: whether inference times scatter.
             sensor_noise: standard deviation of a power reading, relative.
@@ -372,17 +381,17 @@ class EmulatedBoard(_Emulation):
         Args:
             items: in this batch; what the board was set up with otherwise.
         """
-        if items is not None and items != self._scene.batch_size:
-            self._change(batch_size=items)
+        items = items or self._scene.batch_size
+        self._machine.use(self._table({"batch_size": items}))
         if self._scene.period_s is not None:
             self._time.sleep_until(self._frame_s)
-            self._frame_s = max(self._frame_s, self._time.now()) + self._scene.period_s
+            self._frame_s = self._time.now() + items * self._scene.period_s
         start_s = self._time.now()
         work = self._noise.factor(self._widths[self._machine.row]) if self._noise else 1.0
         self._busy = True
         _run(self._machine, work, self._time.sleep_until)
         self._busy = False
-        return Span(start_s, self._time.now(), self._scene.batch_size)
+        return Span(start_s, self._time.now(), items)
 
     def frames(self, count: int) -> Iterator[Span]:
         """Run ``count`` inferences, one each time the next is asked for."""
@@ -435,6 +444,7 @@ class ShadowBoard(_Emulation):
             taken_for_idle_s = min(end_s, machine.now_s) - seen_s
             if taken_for_idle_s > 0:
                 machine.correct(taken_for_idle_s)
+            machine.advance(min(start_s, self._busy_until_s), busy=True)
             machine.advance(start_s, busy=False)
             machine.advance(end_s, busy=True)
             stretch_s = (end_s - start_s) * max(self.slowdown() - 1.0, 0.0)

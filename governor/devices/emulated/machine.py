@@ -100,12 +100,15 @@ class Machine:
         self._window_s = now_s
         self._tick_s = now_s
         self._busy_gpu_s = self._busy_cpu_s = self._moved = 0.0
+        self._table: Tables | None = None
         self.use(table)
         self.rail_w = self._rails([0.0] * len(COMPONENTS))
         self._schedule()
 
     def use(self, table: Tables) -> None:
         """From now on, run the workload of ``table``."""
+        if table is self._table:
+            return
         self._table = table
         self._row_data = _rows(table)
         self._gpu_leak = table.gpu_leak_w.tolist()
@@ -121,11 +124,15 @@ class Machine:
             for levels, wanted, cap in zip(self._levels, self._wanted, self._caps, strict=True)
         ]
 
-    def pin(self, knob: int, index: int) -> None:
-        """Fix one knob at a level; in force after its transition time."""
+    def pin(self, knob: int, index: int, at_s: float) -> None:
+        """Fix one knob at a level, written at ``at_s``; in force after its transition time."""
         self._pinned[knob] = True
-        self._want(knob, index)
+        self._want(knob, index, at_s)
         self._schedule()
+
+    def pins(self) -> dict[int, int]:
+        """The knobs that are fixed, with their levels."""
+        return {knob: self._wanted[knob] for knob in (CPU, GPU, EMC) if self._pinned[knob]}
 
     def unpin(self) -> None:
         """Give all knobs back to the kernel's governors."""
@@ -250,39 +257,41 @@ class Machine:
             times.append(self._tick_s + governors.INTERVAL_S)
         self._next_s = min(times)
 
-    def _want(self, knob: int, index: int) -> None:
+    def _want(self, knob: int, index: int, at_s: float) -> None:
         before = min(self._wanted[knob], self._caps[knob])
         self._wanted[knob] = index
-        self._move(knob, before)
+        self._move(knob, before, at_s)
 
-    def _move(self, knob: int, before: int) -> None:
+    def _move(self, knob: int, before: int, at_s: float) -> None:
         after = min(self._wanted[knob], self._caps[knob])
         if after != before:
-            self._pending.append((self.now_s + TRANSITION_S[knob], knob, after))
+            self._pending.append((at_s + TRANSITION_S[knob], knob, after))
 
     def _cap(self, knob: int, step: int) -> bool:
         """Move a throttling cap by one level; whether there was one to move to."""
         before, top = self._caps[knob], len(self._levels[knob]) - 1
         wanted = min(self._wanted[knob], before)
         self._caps[knob] = min(max((wanted if step < 0 else before) + step, 0), top)
-        self._move(knob, wanted)
+        self._move(knob, wanted, self.now_s)
         return self._caps[knob] != before
 
     def _govern(self) -> None:
         """One decision of each of the kernel's governors that still has its knob."""
-        seconds = self.now_s - self._tick_s
-        self._tick_s = self.now_s
+        now = self.now_s
+        seconds = now - self._tick_s
+        self._tick_s = now
         load, use = self._busy_gpu_s / seconds, self._busy_cpu_s / seconds
         moved = self._moved / seconds
         self._busy_gpu_s = self._busy_cpu_s = self._moved = 0.0
         cpu, gpu, _ = self._force
         if not self._pinned[CPU]:
-            self._want(CPU, governors.schedutil(self._levels[CPU], cpu, use, self._lowest_cpu))
+            level = governors.schedutil(self._levels[CPU], cpu, use, self._lowest_cpu)
+            self._want(CPU, level, now)
         if not self._pinned[GPU]:
-            self._want(GPU, governors.podgov(self._levels[GPU], gpu, load))
+            self._want(GPU, governors.podgov(self._levels[GPU], gpu, load), now)
         if not self._pinned[EMC]:
             could = self.board.gpu.bytes_per_clock * self._levels[GPU][gpu]
-            self._want(EMC, governors.bandwidth_manager(self._reachable, moved, could))
+            self._want(EMC, governors.bandwidth_manager(self._reachable, moved, could), now)
 
     def _refresh(self) -> None:
         """New sensor readings: the mean of the interval that ends now; then protect the board."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-BODY = 0.0019
+BODY = 0.0016
 """Standard deviation of the body, relative, at a typical setting."""
-SPREAD = 0.5
+SPREAD = 0.6
 """Standard deviation of the logarithm of the width between settings."""
-ENTER, STAY = 0.035, 0.2
+ENTER, STAY = 0.08, 0.35
 """Probability that a slow spell starts at an inference, and that it goes on to the next."""
-SLOW = 2.7
+SLOW = 3.2
 """Mean excess of an inference in a slow spell, in widths of the body."""
-RARE, RARE_SCALE = 0.0008, 12.0
+RARE, RARE_SCALE = 0.0004, 8.0
 """Probability and scale (in widths, heavy-tailed) of a lone hiccup: page fault, interrupt storm."""
 
 _BLOCK = 2048
@@ -47,7 +47,7 @@ class LatencyNoise:
             state = u < (STAY if state else ENTER)
             slow[i] = state
         self._slow = state
-        excess = rng.standard_normal(_BLOCK) + slow * rng.exponential(SLOW, _BLOCK)
+        excess = rng.standard_normal(_BLOCK) + slow * rng.gamma(2.0, SLOW / 2, _BLOCK)
         hiccup = rng.random(_BLOCK) < RARE
         excess += hiccup * RARE_SCALE * (1 + rng.pareto(2.0, _BLOCK).clip(max=10))
         return excess - self._mean
