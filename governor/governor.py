@@ -188,7 +188,7 @@ class EnergyGovernor:
     def _policy_for(self, policy: str | Policy | PolicyFactory, in_process: bool) -> PolicyFactory:
         if isinstance(policy, str):
             if in_process:
-                return load_policy(policy)
+                return lambda problem: load_policy(policy)(problem)
             self._worker = SearchWorker(policy)
             return self._worker.policy_for
         if isinstance(policy, type) or not hasattr(policy, "ask"):
@@ -408,6 +408,11 @@ def _allowed(space: Space, limits: Mapping[str, Limit] | None, sizes: tuple[int,
         space = space.with_knob(Knob("batch_size", tuple(float(size) for size in sizes)))
     if not limits:
         return space
+    for knob in limits:
+        if knob not in space.names:
+            raise InputError(
+                f"limit on unknown knob {knob!r}; this device has {', '.join(space.names)}"
+            )
     return space.limited({knob: _limit(knob, limit) for knob, limit in limits.items()})
 
 
