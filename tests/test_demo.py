@@ -52,7 +52,7 @@ def test_every_trial_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     outcome = demo(tmp_path)
     assert 1 < len(outcome["trials"]) <= 12
     assert outcome["trials"][0]["point"] == outcome["all_max"]["point"]
-    assert f"{len(outcome['trials'])} trials in" in capsys.readouterr().out
+    assert f"Trials: {len(outcome['trials'])} in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("board", ["nano", "xavier-nx"])

@@ -355,7 +355,7 @@ def _sentences(outcome: Outcome, setup: Setup) -> Iterator[str]:
         yield "Nothing keeps this SLO: the fastest setting is held. Loosen --latency-slo."
     clock = "real" if setup.realtime else "virtual"
     yield (
-        f"{len(outcome.trials)} trials in {outcome.search_s:.0f} s of {clock} time, "
+        f"Trials: {len(outcome.trials)} in {outcome.search_s:.0f} s of {clock} time, "
         f"{outcome.missed_trials} missed the SLO; the whole run took {outcome.wall_s:.1f} s"
     )
 
