@@ -24,7 +24,8 @@ def emulate(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")
     ] = None,
 ) -> None:
-    """List the emulated boards and how far each lies from published figures."""
+    """List the emulated boards and workloads, and how far they lie from published figures."""
+    from governor.devices.emulated import workload_names
     from governor.devices.emulated.calibration import compare, summarise
 
     check_writable(json_file)
@@ -33,6 +34,7 @@ def emulate(
     if calibration:
         _print_comparisons(comparisons)
     _print_summaries(summaries)
+    typer.echo(f"Workloads: {', '.join(workload_names())} (-trt: compiled, else PyTorch eager)")
     if json_file is not None:
         write_json(json_file, _document(comparisons, summaries))
 

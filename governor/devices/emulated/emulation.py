@@ -1,0 +1,322 @@
+"""What both kinds of emulated board share: a device around a machine, and its ground truth."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache, partial
+
+import numpy as np
+
+from governor.devices.device import Clock, DeviceInfo, Sample
+from governor.devices.emulated.hardware import load_board
+from governor.devices.emulated.machine import KNOBS, TRANSITION_S, Machine
+from governor.devices.emulated.physics import Contention, Tables, steady_power, tables
+from governor.devices.emulated.workload import Workload, load_workload
+from governor.errors import InputError
+from governor.space import FloatArray, Knob, OperatingPoint, Space
+from governor.units import format_knob_value
+
+SETTLE_S = 1.0
+"""For so long the kernel's governors run before their mean is taken: 50 of their decisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that the steady state depends on."""
+
+    board: str
+    workload: Workload
+    batch_size: int
+    contention: Contention
+    period_s: float | None
+    air_c: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """The steady state under the kernel's governors."""
+
+    latency_s: float
+    energy_j: float
+    power_w: float
+    indices: tuple[int, int, int]
+
+
+@lru_cache(maxsize=32)
+def _tables(board: str, workload: Workload, batch_size: int, contention: Contention) -> Tables:
+    return tables(load_board(board), workload, batch_size, contention)
+
+
+@cache
+def _space(board: str) -> Space:
+    hardware = load_board(board)
+    levels = (hardware.cpu.levels_hz, hardware.gpu.levels_hz, hardware.memory.levels_hz)
+    return Space([Knob(name, each) for name, each in zip(KNOBS, levels, strict=True)])
+
+
+@lru_cache(maxsize=256)
+def _default(scene: Scene) -> _Default:
+    """Let the governors run without noise until settled and warm, then take the mean."""
+    table = _tables(scene.board, scene.workload, scene.batch_size, scene.contention)
+    machine = Machine(load_board(scene.board), table, air_c=scene.air_c, sensor_noise=0.0)
+    count = max(10, int(SETTLE_S / max(machine.latency_s, scene.period_s or 0.0)))
+    for _ in range(2):
+        settled = _mean(machine, scene, count)
+        machine.place(settled.indices, settled.power_w)
+    return _mean(machine, scene, count)
+
+
+def _mean(machine: Machine, scene: Scene, count: int) -> _Default:
+    """Run ``count`` inferences; their mean time, energy an item and power."""
+    start_s, start_j, busy_s = machine.now_s, machine.energy_j, 0.0
+    cycle_s = (scene.period_s or 0.0) * scene.batch_size
+    for _ in range(count):
+        began_s = machine.now_s
+        run(machine, 1.0, partial(machine.advance, busy=True))
+        busy_s += machine.now_s - began_s
+        machine.advance(max(machine.now_s, began_s + cycle_s), busy=False)
+    spent_j = machine.energy_j - start_j
+    return _Default(
+        latency_s=busy_s / count,
+        energy_j=spent_j / (count * scene.batch_size),
+        power_w=spent_j / (machine.now_s - start_s),
+        indices=machine.indices,
+    )
+
+
+def run(machine: Machine, work: float, busy_until: Callable[[float], None]) -> None:
+    """One inference of ``work`` mean inferences, through whatever changes meanwhile."""
+    while True:
+        latency_s = machine.latency_s
+        end_s = machine.now_s + work * latency_s
+        if end_s <= machine.next_event_s:
+            busy_until(end_s)
+            return
+        work -= (machine.next_event_s - machine.now_s) / latency_s
+        busy_until(machine.next_event_s)
+
+
+class Emulation:
+    """What both kinds of emulated board share: a device around a machine, and its ground truth."""
+
+    def __init__(
+        self,
+        board: str,
+        workload: str | Workload,
+        clock: Clock,
+        *,
+        batch_size: int,
+        seed: int,
+        ambient_c: float,
+        period_s: float | None,
+        sensor_noise: float,
+    ) -> None:
+        self._board = load_board(board)
+        chosen = load_workload(workload) if isinstance(workload, str) else workload
+        if batch_size < 1:
+            raise InputError(f"batch size {batch_size} is not at least 1")
+        if period_s is not None and not period_s > 0:
+            raise InputError(f"period {period_s} s is not positive; leave it out for a closed loop")
+        self._scene = Scene(board, chosen, batch_size, Contention(), period_s, ambient_c)
+        self._clock = clock
+        self._found: dict[int, int] | None = None
+        self._lock = threading.RLock()
+        self._machine = Machine(
+            self._board,
+            self._table(),
+            seed=seed,
+            now_s=clock.now(),
+            air_c=ambient_c,
+            sensor_noise=sensor_noise,
+        )
+        settled = _default(self._scene)
+        self._machine.place(settled.indices, settled.power_w)
+
+    # -- the device -----------------------------------------------------------------------
+
+    @property
+    def info(self) -> DeviceInfo:
+        """What this device is."""
+        return DeviceInfo(
+            name=self._board.name,
+            description=f"{self._board.title} (emulated)",
+            emulated=True,
+            total_rail=self._board.total_rail,
+            sensor_refresh_s=self._board.sensor_refresh_s,
+            settle_s=max(TRANSITION_S),
+        )
+
+    @property
+    def space(self) -> Space:
+        """All settings of the board: CPU, GPU and EMC clocks."""
+        return _space(self._board.name)
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that spans and samples are stamped with."""
+        return self._clock
+
+    def read(self) -> OperatingPoint:
+        """The clocks that the emulated kernel reports now."""
+        with self._lock:
+            self._catch_up()
+            return OperatingPoint(dict(zip(KNOBS, self._machine.settings_hz(), strict=True)))
+
+    def apply(self, point: OperatingPoint) -> OperatingPoint:
+        """Pin every knob of ``point``; in force after 1, 5 and 8 ms (CPU, GPU, EMC).
+
+        Raises:
+            InputError: the point is not in :attr:`space`; nothing was written.
+        """
+        indices = self._indices(point)
+        with self._lock:
+            self._catch_up()
+            if self._found is None:
+                self._found = self._machine.pins()
+            for knob, index in enumerate(indices):
+                self._machine.pin(knob, index, self._clock.now())
+            return self.read()
+
+    def release(self) -> None:
+        """Give the clocks back to the kernel's governors, or pin those that were found pinned."""
+        with self._lock:
+            self._catch_up()
+            if self._found is not None:
+                self._machine.unpin()
+                for knob, index in self._found.items():
+                    self._machine.pin(knob, index, self._clock.now())
+                self._found = None
+
+    def sample(self) -> Sample:
+        """Read the sensors: each rail's mean over the last refresh interval, with noise."""
+        with self._lock:
+            self._catch_up()
+            machine = self._machine
+            return Sample(
+                time_s=self._clock.now(),
+                power_w=dict(machine.rail_w),
+                temperature_c=machine.temperatures_c(),
+                throttle_events=dict(machine.throttle_events),
+            )
+
+    def close(self) -> None:
+        """:meth:`release`; there is nothing else to let go of."""
+        self.release()
+
+    # -- what happens to the board --------------------------------------------------------
+
+    def set_workload(self, workload: str | Workload, batch_size: int = 1) -> None:
+        """From the next inference on, run something else (drift)."""
+        chosen = load_workload(workload) if isinstance(workload, str) else workload
+        self._change(workload=chosen, batch_size=batch_size)
+
+    def set_ambient(self, ambient_c: float) -> None:
+        """Change the air's temperature; the board follows slowly."""
+        with self._lock:
+            self._change(air_c=ambient_c)
+            self._machine.air_c = ambient_c
+
+    def set_contention(
+        self,
+        cpu_cores: float = 0.0,
+        gpu_share: float = 0.0,
+        memory_bytes_per_s: float = 0.0,
+    ) -> None:
+        """Another process takes so many cores, so much GPU time and memory traffic.
+
+        Raises:
+            InputError: a negative amount, or a GPU share not below 1.
+        """
+        if min(cpu_cores, gpu_share, memory_bytes_per_s) < 0 or gpu_share >= 1:
+            raise InputError("contention needs amounts of at least 0 and a GPU share below 1")
+        self._change(contention=Contention(cpu_cores, gpu_share, memory_bytes_per_s))
+
+    def write_behind(self, knob: str, value: float) -> None:
+        """Someone else pins one knob, without telling whoever governs the board.
+
+        Raises:
+            InputError: no such knob or level.
+        """
+        if knob not in KNOBS:
+            raise InputError(f"unknown knob {knob!r}; choose one of {', '.join(KNOBS)}")
+        with self._lock:
+            self._catch_up()
+            self._machine.pin(KNOBS.index(knob), self._level(knob, value), self._clock.now())
+
+    @property
+    def spent_j(self) -> float:
+        """Joules spent since the start, without sensor noise: what a test checks sensors with."""
+        with self._lock:
+            self._catch_up()
+            return self._machine.energy_j
+
+    # -- ground truth ---------------------------------------------------------------------
+
+    def true_latency_s(self, point: OperatingPoint) -> float:
+        """Mean seconds of one inference at ``point``, once settled. It may name a batch size."""
+        return float(self._table(point).latency_s[self._indices(point)])
+
+    def true_energy_j(self, point: OperatingPoint) -> float:
+        """Mean joules an item at ``point``, once settled and warm, idle time included."""
+        return float(self._energy(self._table(point))[self._indices(point)])
+
+    def true_default(self) -> tuple[float, float]:
+        """(seconds an inference, joules an item) under the kernel's own governors, warm."""
+        settled = _default(self._scene)
+        return settled.latency_s, settled.energy_j
+
+    def optimum(self, slo_s: float) -> tuple[OperatingPoint, float, float]:
+        """The point of least energy that keeps the bound, its seconds and joules an item.
+
+        It is the fastest point where nothing keeps the bound.
+        """
+        table = self._table()
+        latency, energy = table.latency_s.ravel(), self._energy(table).ravel()
+        allowed = latency <= slo_s
+        if allowed.any():
+            best = int(np.where(allowed, energy, np.inf).argmin())
+        else:
+            best = int(latency.argmin())
+        return self.space.point(best), float(latency[best]), float(energy[best])
+
+    def _energy(self, table: Tables) -> FloatArray:
+        """Joules an item over the lattice, shape (c, g, e), warm."""
+        cycle_s = np.maximum(table.latency_s, (self._scene.period_s or 0.0) * table.items)
+        busy = (table.latency_s / cycle_s)[..., None]
+        cold_w = (busy * table.busy_w + (1 - busy) * table.idle_w).sum(axis=-1)
+        leak_w = table.cpu_leak_w[:, None, None] + table.gpu_leak_w[None, :, None] + 0 * cold_w
+        power_w = steady_power(self._board, cold_w, leak_w, self._scene.air_c)
+        return power_w * cycle_s / table.items
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Account the time that has passed."""
+
+    def _table(self, point: Mapping[str, float] | None = None) -> Tables:
+        items = int((point or {}).get("batch_size", self._scene.batch_size))
+        scene = self._scene
+        return _tables(scene.board, scene.workload, items, scene.contention)
+
+    def _change(self, **changes: object) -> None:
+        with self._lock:
+            self._catch_up()
+            self._scene = replace(self._scene, **changes)
+            self._machine.use(self._table())
+
+    def _level(self, knob: str, value: float) -> int:
+        levels = self.space.knobs[KNOBS.index(knob)].levels
+        if value not in levels:
+            shown = ", ".join(format_knob_value(knob, level) for level in levels)
+            raise InputError(
+                f"{format_knob_value(knob, value)} is not a level of {knob}; choose one of {shown}"
+            )
+        return levels.index(value)
+
+    def _indices(self, point: Mapping[str, float]) -> tuple[int, int, int]:
+        if set(point) - {"batch_size"} != set(KNOBS):
+            raise InputError(f"{point} must name {', '.join(KNOBS)}")
+        cpu, gpu, emc = (self._level(knob, point[knob]) for knob in KNOBS)
+        return cpu, gpu, emc
