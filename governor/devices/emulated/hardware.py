@@ -137,7 +137,8 @@ class Stack:
     """How a framework drives this board.
 
     Attributes:
-        efficiency: of the peak, by kind of operation; ``plain`` is that of convolutions in fp32,
+        efficiency: of the peak, by kind of operation, ``winograd`` above 1 where it saves enough
+            multiplications; ``plain`` is that of convolutions in fp32,
             which run on plain cores, and so nearer to a lower peak.
         narrow_channels: products over so many channels reach half of that efficiency.
         kernel_cycles: GPU clocks that each kernel costs however small.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class _Rows:
     sums: tuple[list[float], list[float]]
 
 
+@lru_cache(maxsize=32)
 def _rows(table: Tables) -> _Rows:
     parts = (table.idle_w, table.busy_w)
     flat = [np.stack([w[..., part].ravel() for part in range(w.shape[-1])], -1) for w in parts]

@@ -54,7 +54,7 @@ class Contention:
     memory_bytes_per_s: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tables:
     """One workload on one board; ``c``, ``g``, ``e`` are the numbers of CPU, GPU, EMC levels.
 
