@@ -69,6 +69,10 @@ MOST_ROUNDS = 4
 """So many chosen points that fail their second window, and the fastest is held."""
 EXTRA_TRIALS = 4
 """What the search may still spend after the guard threw out the point it chose."""
+DEARER_SHARE = 0.6
+"""Of the shortest window: enough to see that a point is plainly dearer than the best one."""
+LOOK_AGAIN = 1.05
+"""A window is judged anew when it has grown by so much: its statistics are not free."""
 HUNG = 10.0
 """An unfinished inference that has lasted so many times the bound is violation enough."""
 
@@ -641,8 +645,8 @@ class Controller:
             return "throttled"
         if window.duration_s < 2.0 * self._pace.window_max_s:
             return ""
-        energy_known = _energy_error(window.trial(self.meter)) < STALE
-        return "" if energy_known else "no power reading"
+        power = self.meter.power(window.start_s, math.inf)
+        return "" if power.relative_se < STALE else "no power reading"
 
     def _drop_if_unusable(self, now_s: float) -> Decision | None:
         cause = self._unusable()
@@ -679,12 +683,12 @@ class Controller:
         plainly dearer than the best one.
         """
         window = self._window
-        if (
-            window is None
-            or len(window) < self._pace.inferences_min
-            or window.duration_s < 0.6 * self._window_min_s
-        ):
+        if window is None or len(window) < self._pace.inferences_min:
             return None
+        shortest_s = self._window_min_s * (DEARER_SHARE if in_search else 1.0)
+        if window.duration_s < max(shortest_s, window.looked_at_s * LOOK_AGAIN):
+            return None
+        window.looked_at_s = window.duration_s
         trial = window.trial(self.meter)
         error = _energy_error(trial)
         if not error < STALE:  # NaN too

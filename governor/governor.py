@@ -17,12 +17,18 @@ from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
 from governor.instrument.explicit import Inference, SpanRecorder, Watch
 from governor.runtime import Runtime
-from governor.search_worker import SearchWorker, check_policy_name
+from governor.search_worker import SearchWorker
 from governor.slo import LatencySLO
 from governor.space import Knob, OperatingPoint, Space
 from governor.trial import Trial
 from governor.units import Duration, format_percent, parse_knob_value
-from policies.policy import DEFAULT_POLICY, Policy, PolicyFactory, load_policy
+from policies.policy import (
+    DEFAULT_POLICY,
+    Policy,
+    PolicyFactory,
+    check_policy_name,
+    load_policy,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,7 +175,7 @@ class EnergyGovernor:
             pace=pace,
         )
         self._recorder = SpanRecorder(
-            clock.now,
+            time.perf_counter if isinstance(clock, MonotonicClock) else clock.now,
             items=(lambda: self.batch_size) if sizes else (lambda: 1),
             stretch=self._stretch if isinstance(self._device, ShadowDevice) else None,
             on_span=self._after_span if clock.virtual else None,

@@ -14,6 +14,8 @@ from governor.instrument.explicit import SpanRecorder
 from governor.space import OperatingPoint
 
 POLL_S = 0.1
+READING_SHARE = 0.3
+"""Of a sensor's refresh: so often sensors and knobs are read. More finds nothing new."""
 logger = logging.getLogger("governor")
 
 
@@ -52,6 +54,9 @@ class Runtime:
         self._on_decision = on_decision
         self._poll_s = poll_s
         self._next_look_s = 0.0
+        refresh_s = 0.0 if device is None else device.info.sensor_refresh_s
+        self._reading_s = refresh_s * READING_SHARE
+        self._next_reading_s = 0.0
         self._failing: set[str] = set()
         self._touched = False
         self._running = False
@@ -62,7 +67,7 @@ class Runtime:
         """Begin to look; nothing is changed before the baseline is known."""
         self._running = True
         self._recorder.start()
-        self._next_look_s = self._clock.now()
+        self._next_look_s = self._next_reading_s = self._clock.now()
         self._controller.applied(self._clock.now())
         if not self._clock.virtual:
             self._thread = threading.Thread(target=self._drive, name="governor", daemon=True)
@@ -112,8 +117,12 @@ class Runtime:
                 self._carry_out(decision)
 
     def _look(self) -> Decision | None:
-        sample, set_point = self._sample(), self._read()
         now_s = self._clock.now()
+        sample = set_point = None
+        if now_s >= self._next_reading_s:
+            self._next_reading_s = now_s + self._reading_s
+            sample, set_point = self._sample(), self._read()
+            now_s = self._clock.now()
         return self._controller.observe(
             now_s, self._recorder.drain(), sample, set_point, self._recorder.in_flight_s(now_s)
         )

@@ -22,10 +22,18 @@ from typing import Any, cast
 
 import numpy as np
 
-from governor.errors import InputError, PolicyError
+from governor.errors import PolicyError
 from governor.space import Knob, OperatingPoint, Space
 from governor.trial import Trial
-from policies.policy import Choice, NotReady, Policy, Problem, Proposal, load_policy, policy_names
+from policies.policy import (
+    Choice,
+    NotReady,
+    Policy,
+    Problem,
+    Proposal,
+    check_policy_name,
+    load_policy,
+)
 
 VERSION = 1
 MOST_BYTES = 4 * 1024 * 1024
@@ -199,16 +207,6 @@ class SearchWorker:
         with suppress(BlockingIOError, BrokenPipeError):  # a dead child is seen by `alive`
             while self._outbox:
                 del self._outbox[: os.write(child.stdin.fileno(), self._outbox)]
-
-
-def check_policy_name(name: str) -> None:
-    """Check that a policy has this name, without importing it.
-
-    Raises:
-        InputError: none has.
-    """
-    if name not in policy_names():
-        raise InputError(f"unknown policy {name!r}; choose one of {', '.join(policy_names())}")
 
 
 def _environment() -> dict[str, str]:

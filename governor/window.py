@@ -38,6 +38,7 @@ class Window:
         skip: so many more spans are left out (an application needs one inference to pick up
             a new batch size).
         throttled: the board's throttle counters have moved since the start.
+        looked_at_s: its duration when it was judged last.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Window:
         self.start_s = start_s
         self.skip = skip
         self.throttled = False
+        self.looked_at_s = 0.0
         self._percentile = percentile
         self._spans: list[Span] = []
         self._throttles: Mapping[str, int] | None = None

@@ -73,7 +73,7 @@ def test_spans_after_the_stop_change_nothing():
 def test_a_sensor_that_fails_for_a_while_is_counted_and_survived(caplog):
     rig = Rig(ToyBoard()).run(300)
     rig.board.sensor_broken = True
-    rig.run(20)
+    rig.run(60)
     rig.board.sensor_broken = False
     rig.run(2500)
     assert rig.controller.phase == "hold"

@@ -55,7 +55,7 @@ class SpanRecorder:
         self.items = items
         self.ticked_s: float | None = None
         self.open_since: dict[object, float] = {}
-        self._spans: deque[Span] = deque(maxlen=0)
+        self._spans: deque[tuple[float, float, int]] = deque(maxlen=0)
         self._stretch = stretch
         self._on_span = on_span
 
@@ -70,7 +70,7 @@ class SpanRecorder:
     def drain(self) -> list[Span]:
         """The spans that ended since the last call, in order of their ends."""
         spans = self._spans
-        return [spans.popleft() for _ in range(len(spans))]
+        return [Span(*spans.popleft()) for _ in range(len(spans))]
 
     def in_flight_s(self, now_s: float) -> float:
         """For how long the oldest unfinished inference has lasted, 0: there is none."""
@@ -82,7 +82,7 @@ class SpanRecorder:
         if self._stretch is not None:
             self._stretch(start_s, end_s, items)
             end_s = self.now()
-        self._spans.append(Span(start_s, end_s, items))
+        self._spans.append((start_s, end_s, items))
         if self._on_span is not None:
             self._on_span()
 
