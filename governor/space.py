@@ -15,6 +15,7 @@ from governor.units import format_knob_name, format_knob_value
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.intp]
 
 MAX_SETTINGS = 2_000_000
 """A lattice above this size is refused: it would not fit a small board's memory."""

@@ -1,0 +1,146 @@
+"""Fits the time and energy roofline to trials: a Bayesian fit of non-negative coefficients.
+
+Coefficients are positive by being logs, and have weak priors that hold for any board and
+network; a trial at the all-max corner sets the scale of both time and energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from governor.roofline.energy import ENERGY_PARAMETERS, log_energy
+from governor.roofline.time import TIME_PARAMETERS, log_time
+from governor.space import FloatArray
+
+PARAMETERS = (*TIME_PARAMETERS, *ENERGY_PARAMETERS, "time_scale", "energy_scale")
+
+# Mean and standard deviation, board-wide and weak: a factor of two either way for most.
+# Where the floor ends and how far voltage rises follow the public tables and curves of
+# Jetson Nano and TX2 (published-figures: floor at 56 to 58 % of the largest clock).
+_PRIOR: dict[str, tuple[float, float]] = {
+    "compute": (-1.4, 0.9),
+    "launch": (-1.1, 1.0),
+    "memory": (-0.8, 0.6),
+    "fixed": (-2.3, 0.8),
+    "overlap": (-0.2, 1.0),
+    "gpu_bandwidth": (0.2, 0.3),
+    "per_batch": (-1.5, 1.0),
+    "static": (-1.6, 0.5),
+    "emc_power": (-2.4, 0.6),
+    "emc_exponent": (1.1, 0.8),
+    "core_power": (-4.5, 1.0),
+    "cpu_power": (-3.3, 0.9),
+    "gpu_power": (-2.4, 0.8),
+    "gpu_work": (-0.2, 0.5),
+    "cpu_work": (-3.0, 0.9),
+    "gpu_floor": (0.0, 0.5),
+    "gpu_voltage": (-1.7, 0.5),
+    "cpu_floor": (0.0, 0.7),
+    "cpu_voltage": (-1.0, 0.6),
+    "time_scale": (0.0, 1.0),
+    "energy_scale": (0.0, 1.0),
+}
+PRIOR_MEAN: FloatArray = np.array([_PRIOR[name][0] for name in PARAMETERS])
+PRIOR_SD: FloatArray = np.array([_PRIOR[name][1] for name in PARAMETERS])
+
+_N_TIME = len(TIME_PARAMETERS)
+_N_ENERGY = len(ENERGY_PARAMETERS)
+_ITERATIONS = 30
+_LARGEST_STEP = 1.5
+_TOLERANCE = 1e-3
+
+_Residuals = Callable[[FloatArray], FloatArray]
+
+
+def predict(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
+    """Log time and log energy of the roofline.
+
+    Args:
+        parameters: shape ``(k, p)``, in the order of ``PARAMETERS``.
+        inputs: shape ``(n, 5)``, from :func:`governor.roofline.knobs.model_inputs`.
+
+    Returns:
+        shape ``(k, 2, n)``: first time, then energy, in the logs of the trials' units.
+    """
+    time = log_time(parameters[:, :_N_TIME], inputs)
+    energy = log_energy(parameters[:, _N_TIME : _N_TIME + _N_ENERGY], time, inputs)
+    scales = parameters[:, _N_TIME + _N_ENERGY :, None]
+    return np.stack((time, energy), axis=1) + scales
+
+
+def tangent(parameters: FloatArray, inputs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The prediction at one parameter vector and its derivatives there.
+
+    Returns:
+        shapes ``(2, n)`` and ``(2, n, p)``; derivatives are per prior standard deviation.
+    """
+    step = 1e-3
+    moved = np.vstack((parameters, parameters + step * np.diag(PRIOR_SD)))
+    values = predict(moved, inputs)
+    return values[0], np.moveaxis(values[1:] - values[0], 0, -1) / step
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Trials as the fit sees them, ``n`` of them.
+
+    Attributes:
+        inputs: shape ``(n, 5)``.
+        log_values: shape ``(2, n)``: log time and log energy.
+        covariance: shape ``(2, n, n)``: of what is measured around the roofline, that is
+            measurement noise and what the physics misses.
+    """
+
+    inputs: FloatArray
+    log_values: FloatArray
+    covariance: FloatArray
+
+
+def fit(observations: Observations, start: FloatArray | None = None) -> FloatArray:
+    """The most probable parameters, shape ``(p,)``: Levenberg-Marquardt on the log posterior.
+
+    Args:
+        observations: what was measured.
+        start: where to begin besides the prior's mean, such as the last fit.
+    """
+    whiten = np.linalg.inv(np.linalg.cholesky(observations.covariance))
+
+    def residuals(parameters: FloatArray) -> FloatArray:
+        missed = predict(parameters, observations.inputs) - observations.log_values
+        data = np.einsum("oij,koj->koi", whiten, missed).reshape(len(parameters), -1)
+        return np.hstack((data, (parameters - PRIOR_MEAN) / PRIOR_SD))
+
+    starts = [PRIOR_MEAN] if start is None else [start, PRIOR_MEAN]
+    fits = [_minimise(residuals, start) for start in starts]
+    return min(fits, key=lambda found: found[0])[1]
+
+
+def _minimise(residuals: _Residuals, start: FloatArray) -> tuple[float, FloatArray]:
+    """The least sum of squares found from ``start``, and where."""
+    parameters, damping = start, 1e-2
+    value = residuals(parameters[None])[0]
+    cost = float(value @ value)
+    step = 1e-4 * np.eye(len(parameters))
+    for _ in range(_ITERATIONS):
+        jacobian = ((residuals(parameters + step) - value) / 1e-4).T
+        hessian, gradient = jacobian.T @ jacobian, jacobian.T @ value
+        dampings: FloatArray = damping * 4.0 ** np.arange(-1, 5)
+        damped = hessian + dampings[:, None, None] * np.diag(np.diag(hessian))
+        moves: FloatArray = np.linalg.solve(
+            damped, np.broadcast_to(-gradient, (6, len(start)))[..., None]
+        )
+        tries: FloatArray = parameters + np.clip(moves[..., 0], -_LARGEST_STEP, _LARGEST_STEP)
+        values = residuals(tries)
+        costs = np.einsum("ki,ki->k", values, values)
+        best = int(np.argmin(costs))
+        if not costs[best] < cost:
+            break
+        gain = cost - float(costs[best])
+        parameters, value, cost = tries[best], values[best], float(costs[best])
+        damping = max(float(dampings[best]) / 2, 1e-7)
+        if gain < _TOLERANCE:
+            break
+    return cost, parameters

@@ -1,0 +1,253 @@
+"""The model of time and energy over the whole lattice: a roofline, and a Gaussian process.
+
+The roofline says how time and energy follow from the clocks; a Gaussian process (by
+scikit-optimize) holds both what is still uncertain in its coefficients, to first order
+around the best fit, and what the physics misses. Everything is in logs, so that errors are
+relative and the noise of a trial is its own relative standard error.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from governor.errors import PolicyError
+from governor.roofline.fit import PRIOR_MEAN, PRIOR_SD, Observations, fit, tangent
+from governor.roofline.knobs import BATCH, model_inputs, other_knobs
+from governor.space import FloatArray, IntArray, Space
+from governor.trial import Trial
+
+with warnings.catch_warnings():
+    # scikit-optimize's own imports warn on recent numpy and scikit-learn.
+    warnings.simplefilter("ignore")
+    from skopt.learning import GaussianProcessRegressor
+    from skopt.learning.gaussian_process.kernels import Kernel, Matern
+
+TIME, ENERGY = 0, 1
+"""The two outputs: the first axis of every array that holds both."""
+
+_MIN_NOISE = 1e-3
+"""Relative. No trial is taken for more exact than this: no two windows are the same."""
+
+# What the physics misses, in relative standard deviations of time and of energy: a smooth
+# error along each clock (a voltage or bandwidth table that is no straight line), a smooth
+# error of their interplay, and a scatter from setting to setting. One entry a column of
+# `model_inputs`; lengths are in units of the largest clock.
+_ALONG_SD = np.array([[0.006, 0.012, 0.012, 0.004, 0.05], [0.006, 0.014, 0.03, 0.004, 0.05]])
+_ALONG_LENGTH = (0.15, 0.12, 0.3, 0.3, 2.0)
+_JOINT_SD = (0.012, 0.012)
+_JOINT_LENGTH = (0.8, 0.12, 0.25, 0.6, 2.0)
+_SCATTER_SD = (0.017, 0.03)
+# A knob that the roofline has no formula for is left to the Gaussian process alone.
+_OTHER_SD = 0.3
+_OTHER_LENGTH = 0.5
+
+# Boards and workloads differ in how well the physics holds: both errors are scaled by what
+# the trials make likely, with a log-normal prior around 1.
+_SCALES = np.array(
+    [(smooth, scatter) for smooth in (0.5, 1, 2) for scatter in (0.3, 0.7, 1.4, 2.8)]
+)
+_LOG_SCALE_PRIOR = -0.5 * np.sum((np.log(_SCALES) / (0.5, 0.9)) ** 2, axis=1)
+
+
+class Errors:
+    """Prior covariance of what the physics misses, between settings of a space."""
+
+    def __init__(self, space: Space) -> None:
+        self._features = np.hstack((model_inputs(space), other_knobs(space)))
+        columns = self._features.shape[1]
+        varies = np.ptp(self._features, axis=0) > 0
+        others = dict.fromkeys(range(BATCH + 1, columns), _OTHER_LENGTH)
+        self._smooth = [(_JOINT_SD, _matern(columns, dict(enumerate(_JOINT_LENGTH))))]
+        self._smooth += [
+            (_ALONG_SD[:, column], _matern(columns, {column: length}))
+            for column, length in enumerate(_ALONG_LENGTH)
+            if varies[column]
+        ]
+        if others:
+            self._smooth.append(((_OTHER_SD, _OTHER_SD), _matern(columns, others)))
+
+    def smooth(self, output: int, rows: IntArray, at: IntArray) -> FloatArray:
+        """Along the clocks, shape ``(len(rows), len(at))``."""
+        a, b = self._features[rows], self._features[at]
+        return sum((sd[output] ** 2 * kernel(a, b) for sd, kernel in self._smooth), np.zeros(1))
+
+    def scatter(self, output: int, rows: IntArray, at: IntArray) -> FloatArray:
+        """From setting to setting, shape ``(len(rows), len(at))``."""
+        return _SCATTER_SD[output] ** 2 * (rows[:, None] == at)
+
+    def variance(self, output: int) -> tuple[float, float]:
+        """Of both errors at any one setting."""
+        return sum(sd[output] ** 2 for sd, _ in self._smooth), _SCATTER_SD[output] ** 2
+
+
+def _matern(columns: int, lengths: dict[int, float]) -> Kernel:
+    """A Matern 3/2 kernel over some of the columns; the others have no say."""
+    scale = np.full(columns, np.inf)
+    scale[list(lengths)] = list(lengths.values())
+    return Matern(length_scale=scale, nu=1.5)
+
+
+class RooflineKernel(Kernel):
+    """Covariance of log time and log energy between settings, for scikit-optimize's GP.
+
+    Its inputs are pairs (output, row of the space's settings), shape ``(n, 2)``.
+
+    Attributes:
+        slopes: shape ``(2, n, p)``: the roofline's derivatives per prior standard deviation.
+        errors: what the physics misses.
+        scales: standard deviations of the smooth errors and of the scatter over their prior.
+    """
+
+    def __init__(self, slopes: FloatArray, errors: Errors, scales: FloatArray) -> None:
+        self.slopes = slopes
+        self.errors = errors
+        self.scales = scales
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RooflineKernel:
+        return RooflineKernel(self.slopes, self.errors, self.scales)
+
+    def __call__(self, X: FloatArray, Y: FloatArray | None = None) -> FloatArray:  # noqa: N803
+        """Covariances, shape ``(len(X), len(Y))``."""
+        x = X.astype(np.intp)
+        y = x if Y is None else Y.astype(np.intp)
+        covariance = self.slopes[x[:, 0], x[:, 1]] @ self.slopes[y[:, 0], y[:, 1]].T
+        smooth, scatter = self.scales**2
+        for output in (TIME, ENERGY):
+            i, j = np.flatnonzero(x[:, 0] == output), np.flatnonzero(y[:, 0] == output)
+            rows, at = x[i, 1], y[j, 1]
+            covariance[np.ix_(i, j)] += smooth * self.errors.smooth(output, rows, at)
+            covariance[np.ix_(i, j)] += scatter * self.errors.scatter(output, rows, at)
+        return covariance
+
+    def diag(self, X: FloatArray) -> FloatArray:  # noqa: N803
+        """The variances alone, shape ``(n,)``."""
+        x = X.astype(np.intp)
+        variance = np.sum(self.slopes[x[:, 0], x[:, 1]] ** 2, axis=1)
+        for output in (TIME, ENERGY):
+            variance[x[:, 0] == output] += self.scales**2 @ self.errors.variance(output)
+        return variance
+
+    def is_stationary(self) -> bool:
+        """Covariance depends on more than the distance between settings."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What is believed of every setting after some trials.
+
+    Attributes:
+        mean: shape ``(2, n)``, log seconds at the SLO's percentile and log joules an item.
+        sd: shape ``(2, n)``, relative standard deviations.
+    """
+
+    mean: FloatArray
+    sd: FloatArray
+    _gp: GaussianProcessRegressor
+
+    def covariance(self, rows: IntArray, at: IntArray) -> FloatArray:
+        """Posterior covariance, shape ``(2, 2, len(rows), len(at))``: by outputs and settings."""
+        a, b = _pairs(rows), _pairs(at)
+        known = self._gp.X_train_
+        kernel, inverse = self._gp.kernel_, self._gp.K_inv_
+        covariance = kernel(a, b) - kernel(a, known) @ inverse @ kernel(known, b)
+        return covariance.reshape(2, len(rows), 2, len(at)).transpose(0, 2, 1, 3)
+
+
+def _pairs(rows: IntArray) -> FloatArray:
+    """The kernel's inputs for both outputs of some settings: shape ``(2 * len(rows), 2)``."""
+    outputs = np.repeat((TIME, ENERGY), len(rows))
+    return np.column_stack((outputs, np.tile(rows, 2))).astype(np.float64)
+
+
+class Surrogate:
+    """Roofline and Gaussian process over a space, updated by trials.
+
+    Attributes:
+        rows: the settings tried, in order, as rows of the space.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.rows: list[int] = []
+        self._logs: list[tuple[float, float]] = []
+        self._noise: list[tuple[float, float]] = []
+        self._inputs = model_inputs(space)
+        self._errors = Errors(space)
+        self._scales = np.ones(2)
+        self._parameters: FloatArray | None = None
+
+    def tell(self, trial: Trial) -> None:
+        """Add a trial.
+
+        Raises:
+            InputError: its point is not in the space.
+            PolicyError: it has no point.
+        """
+        if trial.point is None:
+            raise PolicyError("a policy was told a trial without an operating point")
+        self.rows.append(self.space.index(trial.point))
+        self._logs.append((float(np.log(trial.latency_s)), float(np.log(trial.energy_j))))
+        noise = (trial.latency_se_s / trial.latency_s, trial.energy_se_j / trial.energy_j)
+        self._noise.append((max(noise[0], _MIN_NOISE), max(noise[1], _MIN_NOISE)))
+
+    def typical_noise(self) -> FloatArray:
+        """Variance of a reading of each output, relative: shape ``(2,)``."""
+        return np.median(np.array(self._noise), axis=0) ** 2
+
+    def believe(self) -> Belief:
+        """Refit to all trials; needs at least one."""
+        rows, logs = np.array(self.rows), np.array(self._logs).T
+        noise = np.array(self._noise).T ** 2
+        # The first trial, at all-max, is the unit of time and of energy.
+        unit = logs[:, :1]
+        smooth = np.stack([self._errors.smooth(output, rows, rows) for output in (TIME, ENERGY)])
+        scatter = np.stack([self._errors.scatter(output, rows, rows) for output in (TIME, ENERGY)])
+        parts = np.stack((smooth, scatter))
+        covariance = np.tensordot(self._scales**2, parts, 1) + np.eye(len(rows)) * noise[:, None]
+        self._parameters = fit(
+            Observations(self._inputs[rows], logs - unit, covariance), self._parameters
+        )
+        values, slopes = tangent(self._parameters, self._inputs)
+        # The roofline at the prior's mean, as its tangent at the best fit has it.
+        centre = values + slopes @ ((PRIOR_MEAN - self._parameters) / PRIOR_SD) + unit
+        missed = (logs - centre[:, rows]).ravel()
+        self._scales = _likely_scales(
+            slopes[:, rows].reshape(len(missed), -1), parts, noise.ravel(), missed
+        )
+        gp = GaussianProcessRegressor(
+            kernel=RooflineKernel(slopes, self._errors, self._scales),
+            alpha=noise.ravel(),
+            optimizer=None,
+        )
+        gp.fit(_pairs(rows), missed)
+        mean, sd = gp.predict(_pairs(np.arange(len(self.space))), return_std=True)
+        return Belief(centre + mean.reshape(2, -1), sd.reshape(2, -1), gp)
+
+
+def _likely_scales(
+    slopes: FloatArray, errors: FloatArray, noise: FloatArray, missed: FloatArray
+) -> FloatArray:
+    """The scales of both errors, averaged over how likely they make the ``2 t`` readings.
+
+    Args:
+        slopes: shape ``(2 t, p)``.
+        errors: shape ``(2, 2, t, t)``: smooth errors and scatter, each by output.
+        noise: variances, shape ``(2 t,)``.
+        missed: readings less the roofline at the prior's mean, shape ``(2 t,)``.
+    """
+    count = len(missed) // 2
+    blocks = np.zeros((2, 2 * count, 2 * count))
+    blocks[:, :count, :count] = errors[:, TIME]
+    blocks[:, count:, count:] = errors[:, ENERGY]
+    covariance = slopes @ slopes.T + np.diag(noise) + np.tensordot(_SCALES**2, blocks, 1)
+    roots = np.linalg.cholesky(covariance)
+    white = np.linalg.solve(roots, np.broadcast_to(missed[:, None], (len(_SCALES), len(missed), 1)))
+    log_determinants = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(axis=1)
+    log_likely = _LOG_SCALE_PRIOR - 0.5 * np.sum(white**2, axis=(1, 2)) - log_determinants
+    weights = np.exp(log_likely - log_likely.max())
+    return np.sqrt(weights @ _SCALES**2 / weights.sum())
