@@ -227,17 +227,31 @@ class Controller:
         if batch_size != self._batch_size:
             skip = 1  # the application may have read the old one for its next inference
         self._batch_size = batch_size
-        self._window = Window(point, now_s + self._settle_s, self.slo.percentile, skip)
+        latest = self.meter.latest
+        self._window = Window(
+            point,
+            now_s + self._settle_s,
+            self.slo.percentile,
+            skip,
+            latest.throttle_events if latest is not None else None,
+        )
         self._guard.restart()
 
     def _as_read(self, actual: OperatingPoint | None) -> OperatingPoint | None:
-        """The target, as the board rounded it where that is a setting too."""
+        """The target, as the board rounded it up where that is a setting too."""
         if actual is None or self.target is None or self._space is None:
             return self.target
         rounded = OperatingPoint({**self.target, **actual})
-        if rounded == self.target or rounded in self._space:
-            return rounded
-        return self.target
+        if rounded == self.target or self._lowered(actual) or rounded not in self._space:
+            return self.target
+        return rounded
+
+    def _lowered(self, set_point: OperatingPoint) -> bool:
+        """Whether some knob is below what was asked for."""
+        target = self.target
+        if target is None:
+            return False
+        return any(value < target.get(name, value) for name, value in set_point.items())
 
     def observe(
         self,
@@ -313,17 +327,30 @@ class Controller:
         return Span(began_s, now_s)
 
     def _see_knobs(self, now_s: float, set_point: OperatingPoint | None) -> Decision | None:
-        expected = self._expected
-        if set_point is None or expected is None or self.target is None:
+        """Somebody else's hand; a board that caps its own clocks is none."""
+        target, expected = self.target, self._expected
+        if target is None or set_point is None or expected is None or set_point == expected:
+            return None
+        if all(target[name] == value for name, value in set_point.items()):  # no cap any more
+            self._expected = set_point
+            self._measure_again(now_s)
+            return None
+        if self._throttled and self._lowered(set_point):
+            self._expected = set_point
             return None
         changed = [name for name in expected if set_point.get(name) != expected[name]]
-        if not changed:
-            return None
         self.disturbances["knob"] += 1
         what = f"someone else set {', '.join(format_knob_name(name) for name in changed)}"
         if self._on_disturbance == "yield":
             return self.stop_governing(now_s, f"{what}: yielding")
-        return self._set(now_s, "reassert", f"{what}: setting ours again", self.target)
+        return self._set(now_s, "reassert", f"{what}: setting ours again", target)
+
+    @property
+    def _throttled(self) -> bool:
+        """Whether the board throttled in this window, or holds a knob below its target."""
+        if self._window is not None and self._window.throttled:
+            return True
+        return self._expected is not None and self._lowered(self._expected)
 
     # Baseline ----------------------------------------------------------------------------
 
@@ -569,7 +596,7 @@ class Controller:
         """The budget burns: to the fastest point known to be safe, and look again there."""
         self.fallbacks += 1
         evidence = None
-        if self._window is not None and len(self._window) and not self._window.throttled:
+        if self._window is not None and len(self._window) and not self._throttled:
             evidence = replace(self._window.trial(self.meter), too_short=True)
             self._record(evidence)
         self._known.reject(self.target)
@@ -625,7 +652,7 @@ class Controller:
     def _violation(self, or_hung: bool = False) -> Trial | None:
         """The window so far as a trial, where it is plain that the SLO is not kept."""
         window = self._window
-        if window is None or window.throttled:
+        if window is None or self._throttled:
             return None
         if or_hung and self._hung is not None:
             window.add(self._hung)
@@ -639,9 +666,9 @@ class Controller:
     def _unusable(self) -> str:
         """Why the window is to be thrown away, empty: it is not."""
         window = self._window
-        if window is None or not len(window):
+        if window is None or window.duration_s < self._window_min_s:
             return ""
-        if window.throttled and self.phase != "baseline":
+        if self._throttled and self.target is not None:
             return "throttled"
         if window.duration_s < 2.0 * self._pace.window_max_s:
             return ""
@@ -660,15 +687,24 @@ class Controller:
         return self._decide(now_s, "drop", f"{cause}: measuring again")
 
     def _rest(self, now_s: float, cause: str) -> Decision:
-        """Nothing can be measured now: to what is known to be good, and try again later."""
+        """Nothing can be measured now: to what is known to be good, and try again later.
+
+        From a fallback, where the SLO's budget burnt, that is the point already set.
+        """
         self._retry_s = now_s + self._pace.rest_s * 2.0 ** min(self._rests, 6)
         self._rests += 1
         self._drops = 0
         reason = f"{cause} {MOST_DROPS} times in a row; resting"
-        best = self._known.best()
-        if best is None:
-            return self._release(now_s, reason)
+        best = self._known.best() or self.held
         self._step = self._holding
+        if self.phase == "fallback":
+            self.phase = "hold"
+            self.slo_feasible = False
+            self._reference = None
+            self._measure_again(now_s)
+            return self._decide(now_s, "infeasible", reason)
+        if best is None or not self._known.keeps(best):
+            return self._release(now_s, reason)
         self.phase = "hold"
         self.held = best
         self._compare_with(best)
@@ -684,6 +720,8 @@ class Controller:
         """
         window = self._window
         if window is None or len(window) < self._pace.inferences_min:
+            return None
+        if self._throttled and self.target is not None:
             return None
         shortest_s = self._window_min_s * (DEARER_SHARE if in_search else 1.0)
         if window.duration_s < max(shortest_s, window.looked_at_s * LOOK_AGAIN):

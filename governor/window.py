@@ -42,7 +42,12 @@ class Window:
     """
 
     def __init__(
-        self, point: OperatingPoint | None, start_s: float, percentile: float, skip: int = 0
+        self,
+        point: OperatingPoint | None,
+        start_s: float,
+        percentile: float,
+        skip: int = 0,
+        throttle_events: Mapping[str, int] | None = None,
     ) -> None:
         self.point = point
         self.start_s = start_s
@@ -51,14 +56,16 @@ class Window:
         self.looked_at_s = 0.0
         self._percentile = percentile
         self._spans: list[Span] = []
-        self._throttles: Mapping[str, int] | None = None
+        self._events = throttle_events
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def again(self, start_s: float) -> Window:
         """An empty window at the same point, from ``start_s`` on."""
-        return Window(self.point, max(start_s, self.start_s), self._percentile, skip=self.skip)
+        return Window(
+            self.point, max(start_s, self.start_s), self._percentile, self.skip, self._events
+        )
 
     def add(self, span: Span) -> bool:
         """Take note of a span; returns whether it counts here."""
@@ -71,11 +78,10 @@ class Window:
         return True
 
     def watch_throttling(self, events: Mapping[str, int]) -> None:
-        """Compare the device's throttle counters with those at the window's start."""
-        if self._throttles is None:
-            self._throttles = dict(events)
-        before = self._throttles
+        """Compare the device's throttle counters with those seen last."""
+        before = events if self._events is None else self._events
         self.throttled |= any(count > before.get(cause, 0) for cause, count in events.items())
+        self._events = events
 
     @property
     def duration_s(self) -> float:

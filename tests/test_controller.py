@@ -187,6 +187,17 @@ def test_a_board_that_only_throttles_is_rested_and_tried_again_later():
     assert len(loop.controller.trials) > told
 
 
+def test_what_was_held_is_held_on_where_a_new_search_cannot_measure():
+    loop = governed().hold()
+    held = loop.controller.target
+    loop.board.static_w = 9.0
+    loop.run(1500, until=lambda controller: controller.phase == "profile")
+    while loop.controller.phase != "hold":
+        loop.board.throttles += 1
+        loop.run(2)
+    assert loop.controller.target == held
+
+
 def test_a_board_that_throttles_at_its_fastest_point_is_let_go():
     loop = governed()
     loop.run(500, until=lambda controller: controller.phase == "profile")
@@ -196,6 +207,47 @@ def test_a_board_that_throttles_at_its_fastest_point_is_let_go():
     assert loop.controller.target is None
     assert loop.board.now_set == loop.board.found
     assert loop.controller.governing
+
+
+def test_a_clock_that_the_board_caps_itself_is_no_disturbance():
+    loop = governed().hold()
+    held = loop.controller.target
+    loop.board.heat(cap_hz=700e6)
+    loop.run(200)
+    assert loop.controller.disturbances["knob"] == 0
+    assert "reassert" not in loop.kinds()
+    assert loop.controller.target == held
+    loop.board.cool()
+    told = len(loop.controller.trials)
+    loop.run(500)
+    assert loop.controller.target == held
+    assert len(loop.controller.trials) == told
+
+
+def test_what_a_capped_board_does_is_told_to_no_policy():
+    loop = governed()
+    loop.run(3000, until=lambda controller: len(controller.trials) == 3)
+    loop.board.heat(cap_hz=500e6)
+    loop.run(1000)
+    loop.board.cool()
+    loop.run(4000)
+    for trial in loop.controller.trials:
+        assert trial.mean_latency_s == pytest.approx(loop.board.latency_s(trial.point), rel=0.05)
+    assert loop.controller.phase == "hold"
+
+
+def test_a_cap_that_burns_the_slo_is_waited_out_at_a_fast_point_not_fought():
+    loop = governed(slo="30ms").hold()
+    loop.board.heat(cap_hz=300e6)
+    loop.run(1500)
+    assert loop.controller.slo_feasible is False
+    assert loop.controller.fallbacks <= 2
+    assert len(loop.decisions) < 60
+    loop.board.cool()
+    loop.run(6000, until=lambda controller: controller.phase == "profile")
+    loop.hold()
+    assert loop.controller.slo_feasible
+    assert loop.board.latency_s(loop.controller.target) <= 0.030
 
 
 def test_a_knob_that_someone_else_sets_is_set_again_and_the_window_dropped():

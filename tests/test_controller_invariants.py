@@ -60,6 +60,14 @@ class Life(RuleBasedStateMachine):
             self.board.throttles += 1
             self.loop.run(60)
 
+    @rule(cap_hz=st.sampled_from(GPU))
+    def heat(self, cap_hz):
+        self.board.heat(cap_hz)
+
+    @rule()
+    def cool(self):
+        self.board.cool()
+
     @rule(broken=st.booleans())
     def sensor(self, broken):
         self.board.sensor_broken = broken

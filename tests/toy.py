@@ -49,6 +49,7 @@ class ToyBoard:
     sensor_broken: bool = False
     write_broken: bool = False
     throttles: int = 0
+    cap_hz: float = float("inf")
     latency_factor: Callable[[OperatingPoint], float] = lambda _point: 1.0
     clock: VirtualClock = field(default_factory=VirtualClock)
 
@@ -94,17 +95,25 @@ class ToyBoard:
             since, joules = self._read_at
             step = min(seconds, since + self.refresh_s - self.clock.now())
             self.clock.sleep(step)
-            self._energy_j += self.power_w(self.now_set) * step
+            self._energy_j += self.power_w(self.in_force()) * step
             seconds -= step
             if self.clock.now() >= since + self.refresh_s - 1e-12:
                 mean = (self._energy_j - joules) / self.refresh_s
                 self._reading_w = mean * self._random.gauss(1.0, self.sensor_noise)
                 self._read_at = (self.clock.now(), self._energy_j)
 
+    def heat(self, cap_hz: float) -> None:
+        """Throttle: cap the GPU clock and count it once."""
+        self.cap_hz = cap_hz
+        self.throttles += 1
+
+    def cool(self) -> None:
+        self.cap_hz = float("inf")
+
     def infer(self) -> Span:
         """One inference, then the wait for the next frame."""
         start_s = self.clock.now()
-        seconds = self.latency_s(self.now_set) * max(0.5, self._random.gauss(1.0, self.noise))
+        seconds = self.latency_s(self.in_force()) * max(0.5, self._random.gauss(1.0, self.noise))
         if self._burst_left == 0 and self._random.random() < self.burst / 4.0:
             self._burst_left = 4
         if self._burst_left:
@@ -116,8 +125,12 @@ class ToyBoard:
     def idle(self, seconds: float) -> None:
         self._pass(seconds)
 
+    def in_force(self) -> OperatingPoint:
+        """What is set, or less where the board caps its GPU clock: it throttles."""
+        return OperatingPoint({**self.now_set, "gpu_hz": min(self.now_set["gpu_hz"], self.cap_hz)})
+
     def read(self) -> OperatingPoint:
-        return self.now_set
+        return self.in_force()
 
     def apply(self, point: OperatingPoint) -> OperatingPoint:
         self.space.index(point)
@@ -125,7 +138,7 @@ class ToyBoard:
             raise DeviceError("toy: cannot write gpu_hz: Permission denied")
         self.now_set = point
         self.writes.append(point)
-        return point
+        return self.in_force()
 
     def release(self) -> None:
         self.releases += 1
