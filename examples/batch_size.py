@@ -12,14 +12,14 @@ from governor.units import format_energy
 
 
 def main() -> None:
-    board = EmulatedBoard("agx-orin", workload="resnet50")
+    board = EmulatedBoard("agx-orin", workload="resnet-50")
     with EnergyGovernor("150ms", device=board, batch_size=(1, 2, 4, 8)) as gov:
-        while gov.phase != "hold":
+        for _frame in range(600):
             with gov.inference():
                 board.infer(items=gov.batch_size)
         for trial in gov.trials:
             print(f"{format_energy(trial.energy_j):>8} an item  {trial.point}")
-        print(f"held: {gov.operating_point}")
+        print(f"{gov.phase}: {gov.operating_point}")
 
 
 if __name__ == "__main__":

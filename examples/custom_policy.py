@@ -57,12 +57,12 @@ class StepDown:
 def main() -> None:
     board = EmulatedBoard("xavier-nx", workload="yolov8n")
     with EnergyGovernor("100ms", device=board, policy=StepDown) as gov:
-        while gov.phase != "hold":
+        for _frame in range(1200):
             with gov.inference():
                 board.infer()
         for trial in gov.trials:
             print(f"{format_energy(trial.energy_j):>8} an inference (emulated)  {trial.point}")
-        print(f"held: {gov.operating_point}")
+        print(f"{gov.phase}: {gov.operating_point}")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from governor.units import format_energy, format_percent
 def main() -> None:
     board = EmulatedBoard("agx-orin", workload="yolov8n")
     with EnergyGovernor(latency_slo="50ms", device=board) as gov:
-        while gov.phase != "hold":
+        for _frame in range(1500):
             with gov.inference():
                 board.infer()  # an application calls its model here
         status = gov.status()
-    print(f"held after {status.trials} trials: {status.point}")
+    print(f"{status.phase} after {status.trials} trials: {status.point}")
     print(f"emulated energy an inference: {format_energy(status.held_energy_j)}")
     if status.saving is not None:
         print(f"saved against the default governors: {format_percent(status.saving)}")

@@ -23,7 +23,7 @@ import torch
 from tiny_yolo import TinyYolo, detect
 from torch import Tensor
 
-from governor import Decision, EnergyGovernor, Status
+from governor import Decision, EnergyGovernor, Pace, Status
 from governor.units import format_duration, format_energy, format_percent
 
 SIDE = 320
@@ -95,6 +95,7 @@ def run(arguments: argparse.Namespace, video: Path) -> tuple[Status, int]:
         device=arguments.device,
         policy=arguments.policy,
         trials=arguments.trials,
+        pace=Pace(window_max_s=arguments.window, baseline_max_s=3 * arguments.window),
         callback=say,
     ) as gov:
         for frame in gov.watch(until_held(gov, read_video(video), arguments.hold)):
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--device", default="emulated:agx-orin/yolov8n")
     parser.add_argument("--policy", default="bayesian")
     parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--window", type=float, default=6.0, help="seconds a trial may last")
     parser.add_argument("--hold", type=float, default=10.0, help="seconds to stay in hold")
     parser.add_argument("--json", type=Path, help="write the outcome here")
     arguments = parser.parse_args()

@@ -22,6 +22,7 @@ def run(example: str, *arguments: str) -> str:
         text=True,
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -29,7 +30,7 @@ def run(example: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("example", ["quickstart.py", "batch_size.py", "custom_policy.py"])
 def test_it_finds_a_point_and_holds_it(example: str) -> None:
-    assert "held" in run(example)
+    assert "hold" in run(example)
 
 
 def test_real_frames_through_a_real_network_are_governed_in_the_shadow_of_an_emulated_board(
@@ -40,7 +41,7 @@ def test_real_frames_through_a_real_network_are_governed_in_the_shadow_of_an_emu
     printed = run(
         "real_detector.py",
         *("--latency-slo", "2s", "--policy", "coordinate", "--trials", "3", "--hold", "1"),
-        *("--json", str(outcome_path)),
+        *("--window", "1.5", "--json", str(outcome_path)),
     )
     outcome = json.loads(outcome_path.read_text())
     assert "EMULATED" in printed
