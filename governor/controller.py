@@ -285,7 +285,8 @@ class Controller:
             or (None if self.frozen else self._step(now_s))
         )
 
-    def _see_inferences(self, now_s: float, spans: Sequence[Span]) -> Decision | None:
+    def count(self, spans: Sequence[Span]) -> None:
+        """Take note of inferences without deciding anything."""
         patience_s = self._arrivals.patience_s
         missed: list[bool] = []
         for span in spans:
@@ -298,6 +299,9 @@ class Controller:
                 missed.append(miss)
         self.inferences += len(spans)
         self._guard.add(missed)
+
+    def _see_inferences(self, now_s: float, spans: Sequence[Span]) -> Decision | None:
+        self.count(spans)
         if not (spans and self.frozen):
             return None
         self.frozen = False
@@ -672,8 +676,7 @@ class Controller:
             return "throttled"
         if window.duration_s < 2.0 * self._pace.window_max_s:
             return ""
-        power = self.meter.power(window.start_s, math.inf)
-        return "" if power.relative_se < STALE else "no power reading"
+        return "" if self.meter.has_read_since(window.start_s) else "no power reading"
 
     def _drop_if_unusable(self, now_s: float) -> Decision | None:
         cause = self._unusable()

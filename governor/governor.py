@@ -136,7 +136,8 @@ class EnergyGovernor:
             percentile: the share of inferences that must keep it.
             device: ``"auto"``, ``"emulated:agx-orin"``, ``"emulated:agx-orin/yolov8n"``, or
                 a device object; that one is released but not closed.
-            policy: a name, a policy, or a callable that makes one of a Problem.
+            policy: a name, a callable that makes a policy of a Problem, or a policy; that one
+                serves every search, so it is told of the trials before a drift, too.
             trials: operating points that a search may try.
             limits: by knob the lowest and highest allowed, ``{"gpu_hz": ("300MHz", None)}``.
             batch_size: sizes to choose from; the loop reads :attr:`batch_size`.

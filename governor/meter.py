@@ -76,6 +76,10 @@ class Meter:
         while time_s - series[0][0] > REMEMBERED_S:
             series.popleft()
 
+    def has_read_since(self, start_s: float) -> bool:
+        """Whether anything fresh was read from the total rail, or its counter, after a time."""
+        return any(series and series[-1][0] > start_s for series in (self._readings, self._counts))
+
     def power(self, start_s: float, end_s: float) -> Estimate:
         """Mean watts between two times.
 

@@ -14,6 +14,8 @@ from governor.instrument.explicit import SpanRecorder
 from governor.space import OperatingPoint
 
 POLL_S = 0.1
+STOP_S = 5.0
+"""The longest that the end of the block waits for a look in progress."""
 READING_SHARE = 0.3
 """Of a sensor's refresh: so often sensors and knobs are read. More finds nothing new."""
 logger = logging.getLogger("governor")
@@ -78,14 +80,18 @@ class Runtime:
         self._end.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=5.0)
-        with self.lock:
-            if not self._running:
-                return
-            self._running = False
-            self._look()
-            self._recorder.stop()
-            self._put_back(reason)
+            thread.join(timeout=STOP_S)
+        # a signal may come while this very thread looks, or a device may hang: restore anyway
+        locked = self.lock.acquire(timeout=STOP_S)
+        try:
+            if self._running:
+                self._running = False
+                self._put_back(reason)
+                self._controller.count(self._recorder.drain())
+                self._recorder.stop()
+        finally:
+            if locked:
+                self.lock.release()
 
     def after_span(self) -> None:
         """In virtual time: look, where the poll interval has passed."""

@@ -109,7 +109,12 @@ def test_a_relative_slo_is_resolved_at_the_fastest_point():
     assert loop.controller.slo_s == pytest.approx(2 * fastest_s, rel=0.03)
 
 
-def test_a_batch_of_decisions_says_why():
+def test_an_energy_counter_serves_as_well_as_power_readings():
+    loop = governed(ToyBoard(counts_energy=True, sensor_noise=0.5), trials=24).hold()
+    assert loop.controller.target == loop.board.best(SLO_S)
+
+
+def test_every_decision_says_why():
     assert all(len(decision.reason) > 10 for decision in governed().hold().decisions)
 
 

@@ -196,6 +196,17 @@ def test_an_exception_in_a_watched_loop_leaves_later_spans_alone(recorder, clock
     assert latencies(recorder) == [1.0]
 
 
+def test_a_watched_loop_that_dies_in_another_thread_leaves_later_spans_alone(recorder, clock):
+    loops = [recorder.watch(range(10))]
+    next(loops[0])
+    thread = threading.Thread(target=loops.clear)
+    thread.start()
+    thread.join()
+    with recorder.inference():
+        clock.work(1.0)
+    assert latencies(recorder) == [1.0]
+
+
 def test_an_unfinished_inference_is_seen_while_it_lasts(recorder, clock):
     assert recorder.in_flight_s(clock()) == 0.0
     with recorder.inference():

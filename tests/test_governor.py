@@ -304,6 +304,23 @@ def test_a_real_loop_is_governed_on_an_emulated_board_with_the_search_in_a_child
     assert len(gov.trials) == 3
 
 
+def test_a_search_worker_that_is_killed_is_survived():
+    killed = []
+    with EnergyGovernor(
+        "100ms", device="emulated:agx-orin", policy="coordinate", trials=4, pace=QUICK
+    ) as gov:
+        deadline = time.monotonic() + 30
+        while gov.phase != "hold" and time.monotonic() < deadline:
+            with gov.inference():
+                time.sleep(0.004)
+            if len(gov.trials) == 2 and not killed:
+                killed.append(gov._worker.pid)
+                os.kill(killed[0], signal.SIGKILL)
+        assert killed
+        assert gov.phase == "hold"
+        assert len(gov.trials) == 4
+
+
 def run_app(body, sends=None, wait_for="GOVERNED"):
     """An application in a process of its own; returns its output and how it ended."""
     source = textwrap.dedent(
@@ -382,6 +399,23 @@ def test_it_is_restored_on_a_deadly_signal_and_dies_of_it(number):
     )
     assert output.splitlines() == ["GOVERNED True", "RELEASED True"]
     assert code == -number
+
+
+def test_a_signal_in_the_midst_of_a_look_restores_all_the_same():
+    output, _, code = run_app("""
+        class Slow(Told):
+            def apply(self, point):
+                actual = super().apply(point)
+                if len(self.writes) == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return actual
+
+        board = Slow()
+        with EnergyGovernor("40ms", device=board, policy=ToyPolicy) as gov:
+            work(gov)
+    """)
+    assert output.splitlines() == ["RELEASED True"]
+    assert code == -signal.SIGTERM
 
 
 def test_it_is_restored_on_ctrl_c():

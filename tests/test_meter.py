@@ -99,3 +99,9 @@ def test_a_counter_that_was_reset_is_not_believed():
 
 def test_total_joules_add_up():
     assert polled(lambda _t: 20.0, 5.0).total_j == pytest.approx(100.0)
+
+
+def test_it_knows_whether_anything_fresh_was_read():
+    meter = polled(lambda _t: 20.0, 2.0)
+    assert meter.has_read_since(1.0)
+    assert not meter.has_read_since(2.5)

@@ -47,6 +47,7 @@ class ToyBoard:
     refresh_s: float = 0.4
     sensor_noise: float = 0.01
     sensor_broken: bool = False
+    counts_energy: bool = False
     write_broken: bool = False
     throttles: int = 0
     cap_hz: float = float("inf")
@@ -152,6 +153,7 @@ class ToyBoard:
             power_w={"total": self._reading_w},
             temperature_c={"soc": 50.0},
             throttle_events={"thermal": self.throttles},
+            energy_j=self._read_at[1] if self.counts_energy else None,
         )
 
     def close(self) -> None:

@@ -21,11 +21,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
+_outermost: ContextVar[Inference | None] = ContextVar("governor_outermost_span", default=None)
+"""Per thread and per asyncio task: the outermost span, open or long ended."""
+
 MOST_SPANS = 100_000
 """Spans kept until they are collected; older ones are lost if nobody ever does."""
-
-_outermost: ContextVar[object | None] = ContextVar("governor_outermost_span", default=None)
-"""Per thread and per asyncio task: the span that is open, None: none."""
 
 
 class SpanRecorder:
@@ -105,22 +105,27 @@ class SpanRecorder:
 
 
 class Inference:
-    """One inference: a context manager, or a decorator that makes a fresh one a call."""
+    """One inference: a context manager, or a decorator that makes a fresh one a call.
 
-    __slots__ = ("_counts", "_items", "_recorder", "_start_s")
+    Attributes:
+        counts: it is open, and no other span is around it.
+    """
+
+    __slots__ = ("_items", "_recorder", "_start_s", "counts")
 
     def __init__(self, recorder: SpanRecorder, items: int | None) -> None:
         self._recorder = recorder
         self._items = items
-        self._counts = False
+        self.counts = False
         self._start_s = 0.0
 
     def __enter__(self) -> None:
         recorder = self._recorder
-        if _outermost.get() is not None or recorder.ticked_s is not None:
+        outer = _outermost.get()
+        if (outer is not None and outer.counts) or recorder.ticked_s is not None:
             return
         _outermost.set(self)
-        self._counts = True
+        self.counts = True
         if self._items is None:
             self._items = recorder.items()
         self._start_s = recorder.open_since[self] = recorder.now()
@@ -135,18 +140,17 @@ class Inference:
 
     def end(self, completed: bool) -> None:
         """Count the inference if it was completed, else only note that it was not."""
-        if not self._counts:
+        if not self.counts:
             return
         recorder = self._recorder
         end_s = recorder.now()
-        self._counts = False
+        self.counts = False
         if not completed:
             recorder.dropped += 1
         try:
             if completed:
                 recorder.record(self._start_s, end_s, self._items or 1)
         finally:
-            _outermost.set(None)
             recorder.open_since.pop(self, None)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
