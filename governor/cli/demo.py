@@ -150,8 +150,8 @@ def demo(
         realtime=realtime,
     )
     console = Console(highlight=False)
-    outcome = _play(setup, console)
-    _print(console, outcome, setup)
+    outcome = play(setup, console)
+    show_summary(console, outcome, setup)
     if json_file is not None:
         write_json(json_file, to_json(outcome, setup))
 
@@ -176,7 +176,7 @@ def _emulate(setup: Setup) -> tuple[Board, Callable[[], object]]:
 # The run ----------------------------------------------------------------------------------
 
 
-def _play(setup: Setup, console: Console) -> Outcome:
+def play(setup: Setup, console: Console) -> Outcome:
     """Govern the loop until it holds, and then for a while; show it meanwhile."""
     from governor.governor import EnergyGovernor
 
@@ -306,7 +306,7 @@ class _Stage:
             yield
 
 
-def _print(console: Console, outcome: Outcome, setup: Setup) -> None:
+def show_summary(console: Console, outcome: Outcome, setup: Setup) -> None:
     """The summary, on 80 columns."""
     table = result_table(
         "What it came to (emulated; nothing was measured on hardware)",

@@ -128,11 +128,16 @@ def _energy(status: Status) -> Text:
 
 
 def energy_chart(trials: Sequence[Trial], slo_s: float) -> Group:
-    """Energy per item of the latest trials as bars; one that missed the SLO is hollow."""
+    """Energy per item of the latest trials as bars; one that missed the SLO is hollow.
+
+    The scale is that of the trials that kept it; a dearer one ends at the top.
+    """
     recent = trials[-_CHART_TRIALS:]
     first = len(trials) - len(recent) + 1
-    known = [trial.energy_j for trial in recent if math.isfinite(trial.energy_j)]
-    top, bottom = (max(known), 0.75 * min(known)) if known else (1.0, 0.0)
+    known = [trial for trial in recent if math.isfinite(trial.energy_j)]
+    kept = [trial for trial in known if trial.latency_s <= slo_s] or known
+    energies_j = [trial.energy_j for trial in kept]
+    top, bottom = (max(energies_j), 0.75 * min(energies_j)) if kept else (1.0, 0.0)
     rows = [_chart_row(row, recent, slo_s, top, bottom) for row in reversed(range(_CHART_ROWS))]
     numbers = "".join(f"{number:<4}" for number in range(first, first + len(recent)))
     return Group(
