@@ -1,0 +1,74 @@
+"""What the lease keeper can set: one control a knob. Standard library only.
+
+A control knows its kernel files, the order in which they must be written and how to put
+them back. Neither a path nor a file's content ever comes from a client: a client names a
+knob and a level, and the keeper looks both up here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+Snapshot = dict[str, str]
+"""A control's files and what they held, as text; only the control that made it reads it."""
+
+
+class Control(Protocol):
+    """One knob that can be set live, with all the files behind it."""
+
+    @property
+    def name(self) -> str:
+        """The knob's name, such as ``gpu_hz``."""
+        ...
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The levels that may be set now, ascending, in the unit that the name ends in."""
+        ...
+
+    def read(self) -> float:
+        """The level in force, read from the kernel.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: the file holds no number.
+        """
+        ...
+
+    def write(self, level: float) -> None:
+        """Pin the knob to ``level``, writing its files in the right order.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """What :meth:`restore` needs to put everything back as it is now.
+
+        Raises:
+            OSError: a file that would be written cannot be read.
+        """
+        ...
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put every file back, in an order that the kernel takes whatever is set now.
+
+        Raises:
+            OSError: a file could not be put back; all the others were.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What one backend found to set on this machine.
+
+    Attributes:
+        name: of the board or the machine, such as ``agx-orin``.
+        controls: in the order in which they are to be written.
+    """
+
+    name: str
+    controls: tuple[Control, ...]
