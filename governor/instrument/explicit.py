@@ -74,6 +74,8 @@ class SpanRecorder:
 
     def in_flight_s(self, now_s: float) -> float:
         """For how long the oldest unfinished inference has lasted, 0: there is none."""
+        if not self.open_since:
+            return 0.0
         oldest_s = min(list(self.open_since.values()), default=now_s)
         return max(now_s - oldest_s, 0.0)
 
