@@ -801,7 +801,7 @@ def _energy_error(trial: Trial) -> float:
 
 
 def _figures(trial: Trial) -> str:
-    return (
-        f"{format_duration(trial.latency_s)} at the percentile, "
-        f"{format_energy(trial.energy_j)} an item, {format_power(trial.power_w)}"
-    )
+    latency = f"{format_duration(trial.latency_s)} at the percentile"
+    if not _energy_error(trial) < STALE:
+        return f"{latency}, left before its energy could be measured"
+    return f"{latency}, {format_energy(trial.energy_j)} an item, {format_power(trial.power_w)}"

@@ -16,6 +16,7 @@ from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDe
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
 from governor.instrument.explicit import Inference, SpanRecorder, Watch
+from governor.meter import STALE
 from governor.runtime import Runtime
 from governor.search_worker import SearchWorker
 from governor.slo import LatencySLO
@@ -385,7 +386,10 @@ _LEVELS = {
 
 
 def _energy_of(trial: Trial | None) -> float:
-    return math.nan if trial is None else trial.energy_j
+    """NaN also where the window ended before its energy could be measured."""
+    if trial is None or not trial.energy_se_j < STALE * trial.energy_j:
+        return math.nan
+    return trial.energy_j
 
 
 def _open(device: str | Device, required: bool) -> Device | None:

@@ -130,6 +130,14 @@ def test_a_plainly_violating_point_is_left_at_once():
     assert len(loop.latencies_s) - before <= 6
 
 
+def test_no_energy_is_claimed_for_a_point_that_was_left_before_a_reading():
+    slow = ToyBoard().space.point(0)
+    loop = governed(policy=wish(slow)).hold()
+    left = next(trial for trial in loop.controller.trials if trial.point == slow)
+    assert left.energy_se_j >= 0.5 * left.energy_j
+    assert any("before its energy could be measured" in d.reason for d in loop.decisions)
+
+
 def test_a_dear_point_is_left_earlier_than_a_close_one():
     loop = governed().hold()
     cheap = min(loop.controller.trials, key=lambda trial: trial.energy_j)
