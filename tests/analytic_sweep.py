@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from governor.devices.trace import Sweep
 from governor.space import Knob, Space
 
@@ -19,5 +17,3 @@ def analytic_sweep(device: str = "made-up", workload: str = "net", batch_size: i
     latency_s = 0.004 * batch_size * (0.2 / cpu + 0.6 / gpu + 0.2 / emc)
     power_w = 4.0 + 3.0 * cpu**3 + 14.0 * gpu**3 + 3.0 * emc**2
     return Sweep(device, workload, batch_size, space, latency_s, power_w * latency_s, power_w)
-
-
