@@ -1,9 +1,9 @@
 """The default policy: constrained Bayesian optimisation seeded by the roofline.
 
-First two trials that tell most about the settings that could be best, both all but surely
-within the SLO; then expected improvement in energy times the chance of keeping the SLO. The
-chances of missing it are kept within an allowance for the whole search, so that risk is
-taken where it pays and given back where it turned out well.
+A trial is worth what it is expected to gain itself (expected improvement in energy times the
+chance of keeping the SLO) and what it teaches about all other settings (knowledge gradient).
+The chances of missing the SLO are kept within an allowance for the whole search, so that
+risk is taken where it pays and given back where it turned out well.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import numpy as np
 
 from governor.space import BoolArray, FloatArray, IntArray
 from governor.trial import Trial
-from policies.acquisition import expected_improvement, information, p_safe
+from policies.acquisition import expected_improvement, knowledge_gradient, p_safe
 from policies.policy import Choice, Problem, Proposal
 from policies.surrogate import ENERGY, TIME, Belief, Surrogate
 
 _PROFILE_TRIALS = 2
+"""After all-max; so many trials are there to learn the coefficients, and run less risk."""
 _PROFILE_RISK = 0.1
-"""Chance of missing the SLO that a trial for information alone may run."""
-_MATTER = 200
-"""Settings that count as candidates for the optimum while profiling."""
-_CANDIDATES = 120
-"""Settings that are weighed for their information; drawn at random from more."""
+
+_LESSON_WEIGHT = 0.5
+"""What a trial teaches counts half of what it gains: only a later trial can cash it in."""
+_CONTENDERS = 200
+"""Settings whose chance to turn out best is weighed."""
+_CANDIDATES = 60
+"""Trials whose lesson is weighed: half of them of highest gain, half drawn at random."""
 
 _MISS_COST = 0.02
 """A trial that misses the SLO counts as much as so much relative energy."""
@@ -68,27 +71,33 @@ class BayesianPolicy:
         )
 
     def ask(self) -> Proposal | None:
-        """The untried point that is worth most within the risk allowed."""
+        """The point whose trial is worth most within the risk allowed."""
         belief, safe = self._state()
         tried = self._tried()
         if np.all(tried):
             return None
         best = float(belief.mean[ENERGY, self._hold(belief, safe)])
-        gain = expected_improvement(belief.mean[ENERGY], belief.sd[ENERGY], best)
-        if len(self._surrogate.rows) <= _PROFILE_TRIALS:
-            candidates = np.flatnonzero(~tried & (safe >= 1 - _PROFILE_RISK))
-            if len(candidates):
-                row = self._most_informative(belief, safe, best, candidates)
-                return self._proposal(belief, safe, gain, row, "tells most about the rest")
-        risk = np.where(tried, 1.0, 1 - safe)
-        candidates = np.flatnonzero(risk <= self._risk_allowed(safe, tried))
+        gain = safe * expected_improvement(belief.mean[ENERGY], belief.sd[ENERGY], best)
+        candidates = np.flatnonzero(~tried & (1 - safe <= self._risk_allowed(safe, tried)))
         if not len(candidates):
             # Nothing new is safe enough: look again at the tried point that could still win.
-            row = int(np.argmax(np.where(tried, gain * safe, -1)))
-            return self._proposal(belief, safe, gain, row, "measured again to be surer of it")
-        value = gain * safe - _MISS_COST * (1 - safe)
-        row = int(candidates[np.argmax(value[candidates])])
-        return self._proposal(belief, safe, gain, row, "most expected improvement")
+            row = int(np.argmax(np.where(tried, gain, -1)))
+            return self._proposal(belief, safe, row, float(gain.max()), "to be surer of it")
+        candidates = self._shortlist(candidates, gain)
+        lesson = knowledge_gradient(
+            belief,
+            self._contenders(belief, best),
+            candidates,
+            self._surrogate.typical_noise(),
+            self._log_slo,
+            best,
+        )
+        worth = gain[candidates] + _LESSON_WEIGHT * lesson - _MISS_COST * (1 - safe[candidates])
+        chosen = int(np.argmax(worth))
+        row, taught = int(candidates[chosen]), float(lesson[chosen])
+        reason = "for what it teaches" if taught > gain[row] else "for what it may save"
+        improvement = max(float(gain.max()), float(lesson.max()))
+        return self._proposal(belief, safe, row, improvement, reason)
 
     def _state(self) -> tuple[Belief, FloatArray]:
         if self._belief is None:
@@ -112,37 +121,40 @@ class BayesianPolicy:
 
     def _risk_allowed(self, safe: FloatArray, tried: BoolArray) -> float:
         """The chance of a miss that the next trial may run."""
+        if self._profiling:
+            return _PROFILE_RISK
         start, more = _RISK_ALLOWANCE
         left = start + more * len(self._surrogate.rows) - float(np.sum(1 - safe[tried]))
         return min(max(left, _RISK_RANGE[0]), _RISK_RANGE[1])
 
-    def _most_informative(
-        self, belief: Belief, safe: FloatArray, best: float, candidates: IntArray
-    ) -> int:
-        """The candidate that says most about the settings that may turn out best."""
-        could_save = np.maximum(best - belief.mean[ENERGY] + belief.sd[ENERGY], 0)
-        could_keep = p_safe(belief.mean[TIME] - belief.sd[TIME], belief.sd[TIME], self._log_slo)
-        hope = could_save * could_keep
-        matter = np.argsort(-hope)[:_MATTER]
-        if len(candidates) > _CANDIDATES:
-            candidates = self._random.choice(candidates, _CANDIDATES, replace=False)
-        gained = information(
-            belief.covariance(matter, candidates),
-            belief.sd[:, candidates] ** 2,
-            self._surrogate.typical_noise(),
-        )
-        return int(candidates[np.argmax(hope[matter] @ gained)])
+    @property
+    def _profiling(self) -> bool:
+        return len(self._surrogate.rows) <= _PROFILE_TRIALS
+
+    def _shortlist(self, candidates: IntArray, gain: FloatArray) -> IntArray:
+        """Few enough candidates to weigh what each one teaches."""
+        if len(candidates) <= _CANDIDATES:
+            return candidates
+        ranked = candidates[np.argsort(-gain[candidates])]
+        best, rest = np.split(ranked, [_CANDIDATES // 2])
+        return np.append(best, self._random.choice(rest, _CANDIDATES // 2, replace=False))
+
+    def _contenders(self, belief: Belief, best: float) -> IntArray:
+        """The settings that may turn out best, seen one standard deviation on the bright side."""
+        bright = belief.mean - belief.sd
+        saving = np.maximum(best - bright[ENERGY], 0)
+        hope = saving * p_safe(bright[TIME], belief.sd[TIME], self._log_slo)
+        return np.argsort(-hope)[:_CONTENDERS]
 
     def _proposal(
-        self, belief: Belief, safe: FloatArray, gain: FloatArray, row: int, reason: str
+        self, belief: Belief, safe: FloatArray, row: int, improvement: float, reason: str
     ) -> Proposal:
-        profiling = len(self._surrogate.rows) <= _PROFILE_TRIALS
         return Proposal(
             point=self.problem.space.point(row),
-            purpose="profile" if profiling else "search",
+            purpose="profile" if self._profiling else "search",
             expected_energy_j=math.exp(belief.mean[ENERGY, row]),
             expected_latency_s=math.exp(belief.mean[TIME, row]),
             p_safe=float(safe[row]),
-            improvement=float(np.max(gain * safe)),
+            improvement=improvement,
             reason=reason,
         )

@@ -16,7 +16,7 @@ import numpy as np
 
 from governor.errors import PolicyError
 from governor.roofline.fit import PRIOR_MEAN, PRIOR_SD, Observations, fit, tangent
-from governor.roofline.knobs import BATCH, model_inputs, other_knobs
+from governor.roofline.knobs import BATCH, PERIOD, model_inputs, other_knobs
 from governor.space import FloatArray, IntArray, Space
 from governor.trial import Trial
 
@@ -29,12 +29,15 @@ with warnings.catch_warnings():
 TIME, ENERGY = 0, 1
 """The two outputs: the first axis of every array that holds both."""
 
+_IDLE = 1.1
+"""An inference that starts this many latencies after the one before had to wait for input."""
+
 _MIN_NOISE = 1e-3
 """Relative. No trial is taken for more exact than this: no two windows are the same."""
 
 # What the physics misses, in relative standard deviations of time and of energy: a smooth
 # error along each clock (a voltage or bandwidth table that is no straight line), a smooth
-# error of their interplay, and a scatter from setting to setting. One entry a column of
+# error of their interplay, and a scatter from setting to setting. One entry a knob of
 # `model_inputs`; lengths are in units of the largest clock.
 _ALONG_SD = np.array([[0.006, 0.012, 0.012, 0.004, 0.05], [0.006, 0.014, 0.03, 0.004, 0.05]])
 _ALONG_LENGTH = (0.15, 0.12, 0.3, 0.3, 2.0)
@@ -47,9 +50,7 @@ _OTHER_LENGTH = 0.5
 
 # Boards and workloads differ in how well the physics holds: both errors are scaled by what
 # the trials make likely, with a log-normal prior around 1.
-_SCALES = np.array(
-    [(smooth, scatter) for smooth in (0.5, 1, 2) for scatter in (0.3, 0.7, 1.4, 2.8)]
-)
+_SCALES = np.array([(a, b) for a in (0.25, 0.5, 1, 2) for b in (0.1, 0.3, 0.7, 1.4, 2.8)])
 _LOG_SCALE_PRIOR = -0.5 * np.sum((np.log(_SCALES) / (0.5, 0.9)) ** 2, axis=1)
 
 
@@ -57,7 +58,7 @@ class Errors:
     """Prior covariance of what the physics misses, between settings of a space."""
 
     def __init__(self, space: Space) -> None:
-        self._features = np.hstack((model_inputs(space), other_knobs(space)))
+        self._features = np.hstack((model_inputs(space)[:, : BATCH + 1], other_knobs(space)))
         columns = self._features.shape[1]
         varies = np.ptp(self._features, axis=0) > 0
         others = dict.fromkeys(range(BATCH + 1, columns), _OTHER_LENGTH)
@@ -176,6 +177,7 @@ class Surrogate:
         self.rows: list[int] = []
         self._logs: list[tuple[float, float]] = []
         self._noise: list[tuple[float, float]] = []
+        self._intervals: list[tuple[float, float]] = []
         self._inputs = model_inputs(space)
         self._errors = Errors(space)
         self._scales = np.ones(2)
@@ -193,6 +195,7 @@ class Surrogate:
         self.rows.append(self.space.index(trial.point))
         self._logs.append((float(np.log(trial.latency_s)), float(np.log(trial.energy_j))))
         noise = (trial.latency_se_s / trial.latency_s, trial.energy_se_j / trial.energy_j)
+        self._intervals.append((trial.duration_s / trial.inferences, trial.mean_latency_s))
         self._noise.append((max(noise[0], _MIN_NOISE), max(noise[1], _MIN_NOISE)))
 
     def typical_noise(self) -> FloatArray:
@@ -205,6 +208,7 @@ class Surrogate:
         noise = np.array(self._noise).T ** 2
         # The first trial, at all-max, is the unit of time and of energy.
         unit = logs[:, :1]
+        self._inputs[:, PERIOD] = self._period()
         smooth = np.stack([self._errors.smooth(output, rows, rows) for output in (TIME, ENERGY)])
         scatter = np.stack([self._errors.scatter(output, rows, rows) for output in (TIME, ENERGY)])
         parts = np.stack((smooth, scatter))
@@ -227,6 +231,11 @@ class Surrogate:
         gp.fit(_pairs(rows), missed)
         mean, sd = gp.predict(_pairs(np.arange(len(self.space))), return_std=True)
         return Belief(centre + mean.reshape(2, -1), sd.reshape(2, -1), gp)
+
+    def _period(self) -> float:
+        """Between two inputs that had to be waited for, over the latency at all-max; else 0."""
+        waited = [interval for interval, latency in self._intervals if interval > _IDLE * latency]
+        return min(waited, default=0.0) / self._intervals[0][1]
 
 
 def _likely_scales(

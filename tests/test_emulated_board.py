@@ -186,7 +186,7 @@ def test_frames_of_a_camera_start_at_its_rate() -> None:
 
 def test_a_batch_waits_for_its_frames() -> None:
     board = EmulatedBoard("agx-orin", "mobilenet-v2", period_s=0.04)
-    starts = [board.infer(items=3).start_s for _ in range(5)]
+    starts = [board.infer(items=3).start_s for _ in board.camera(5)]
     assert np.diff(starts) == pytest.approx(0.12)
 
 

@@ -2,7 +2,8 @@
 
 Energy is what the work itself costs, ``eps(V) * work`` with ``eps ~ V^2``, plus power that
 is drawn for as long as the inference takes: static power, memory power that grows with the
-memory's clock, and power ``~ f * V^2`` of the CPU cores and of the GPU's clock tree
+memory's clock, and power ``~ f * V^2`` of the CPU cores and of the GPU's clock tree.
+While the next input is waited for, static and memory power go on, and part of the rest
 (Choi, Bedard, Fowler, Vuduc: A roofline model of energy, IPDPS 2013, with voltage added).
 Voltage has a floor: below a certain clock it falls no further (Jetson Nano's kernel tables;
 on TX2 the GPU's energy is flat up to 727 of 1300 MHz: github thynics/jetson_dvfs).
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from governor.roofline.knobs import BATCH, CORES, CPU, EMC, GPU
+from governor.roofline.knobs import BATCH, CORES, CPU, EMC, GPU, PERIOD
 from governor.space import FloatArray
 
 ENERGY_PARAMETERS = (
@@ -28,6 +29,7 @@ ENERGY_PARAMETERS = (
     "gpu_voltage",
     "cpu_floor",
     "cpu_voltage",
+    "idle_clocks",
 )
 
 _KNEE = 0.03
@@ -59,11 +61,12 @@ def log_energy(parameters: FloatArray, log_time: FloatArray, inputs: FloatArray)
     """Log of the energy of one item, relative to that at all inputs equal to 1.
 
     Args:
-        parameters: shape ``(k, 12)``, in the order of ``ENERGY_PARAMETERS``: logs of the
+        parameters: shape ``(k, 13)``, in the order of ``ENERGY_PARAMETERS``: logs of the
             shares of each term at all-max, log of the memory power's exponent over its
-            clock, and the two voltage curves (see :func:`squared_voltage`).
+            clock, the two voltage curves (see :func:`squared_voltage`), and the logit of the
+            share of the clocks' own power that is drawn while idle.
         log_time: shape ``(k, n)``, from :func:`governor.roofline.time.log_time`.
-        inputs: shape ``(n, 5)``, from :func:`governor.roofline.knobs.model_inputs`.
+        inputs: shape ``(n, 6)``, from :func:`governor.roofline.knobs.model_inputs`.
 
     Returns:
         shape ``(k, n)``.
@@ -71,16 +74,15 @@ def log_energy(parameters: FloatArray, log_time: FloatArray, inputs: FloatArray)
     static, emc, exponent, core, cpu, gpu, gpu_work, cpu_work = np.exp(
         parameters[:, :8].T[..., None]
     )
-    voltage = parameters[:, 8:].T[..., None]
+    voltage = parameters[:, 8:12].T[..., None]
+    idle_clocks = 1 / (1 + np.exp(-parameters[:, 12, None]))
     gpu_v2 = squared_voltage(inputs[:, GPU], voltage[0], voltage[1])
     cpu_v2 = squared_voltage(inputs[:, CPU], voltage[2], voltage[3])
     cores, batch = inputs[:, CORES], inputs[:, BATCH]
-    power = (
-        static
-        + emc * inputs[:, EMC] ** exponent
-        + cores * (core + cpu * inputs[:, CPU] * cpu_v2)
-        + gpu * inputs[:, GPU] * gpu_v2
-    )
+    always_on = static + emc * inputs[:, EMC] ** exponent + cores * core
+    clocks = cores * cpu * inputs[:, CPU] * cpu_v2 + gpu * inputs[:, GPU] * gpu_v2
+    time = np.exp(log_time)
+    idle = np.maximum(inputs[:, PERIOD] * batch - time, 0)
     work = gpu_work * gpu_v2 * batch + cpu_work * cpu_v2
-    at_all_max = static + emc + core + cpu + gpu + gpu_work + cpu_work
-    return np.log((np.exp(log_time) * power + work) / batch / at_all_max)
+    energy = always_on * (time + idle) + clocks * (time + idle_clocks * idle) + work
+    return np.log(energy / batch / (static + emc + core + cpu + gpu + gpu_work + cpu_work))

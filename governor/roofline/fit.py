@@ -40,8 +40,9 @@ _PRIOR: dict[str, tuple[float, float]] = {
     "gpu_voltage": (-1.7, 0.5),
     "cpu_floor": (0.0, 0.7),
     "cpu_voltage": (-1.0, 0.6),
+    "idle_clocks": (-1.0, 1.0),
     "time_scale": (0.0, 1.0),
-    "energy_scale": (0.0, 1.0),
+    "energy_scale": (0.0, 3.0),
 }
 PRIOR_MEAN: FloatArray = np.array([_PRIOR[name][0] for name in PARAMETERS])
 PRIOR_SD: FloatArray = np.array([_PRIOR[name][1] for name in PARAMETERS])
@@ -51,6 +52,7 @@ _N_ENERGY = len(ENERGY_PARAMETERS)
 _ITERATIONS = 30
 _LARGEST_STEP = 1.5
 _TOLERANCE = 1e-3
+_DAMPING_STEPS: FloatArray = np.array([0.25, 1.0, 4.0, 16.0, 64.0, 256.0])
 
 _Residuals = Callable[[FloatArray], FloatArray]
 
@@ -60,7 +62,7 @@ def predict(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
 
     Args:
         parameters: shape ``(k, p)``, in the order of ``PARAMETERS``.
-        inputs: shape ``(n, 5)``, from :func:`governor.roofline.knobs.model_inputs`.
+        inputs: shape ``(n, 6)``, from :func:`governor.roofline.knobs.model_inputs`.
 
     Returns:
         shape ``(k, 2, n)``: first time, then energy, in the logs of the trials' units.
@@ -88,7 +90,7 @@ class Observations:
     """Trials as the fit sees them, ``n`` of them.
 
     Attributes:
-        inputs: shape ``(n, 5)``.
+        inputs: shape ``(n, 6)``.
         log_values: shape ``(2, n)``: log time and log energy.
         covariance: shape ``(2, n, n)``: of what is measured around the roofline, that is
             measurement noise and what the physics misses.
@@ -118,21 +120,24 @@ def fit(observations: Observations, start: FloatArray | None = None) -> FloatArr
     return min(fits, key=lambda found: found[0])[1]
 
 
+def _solve(matrices: FloatArray, right: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.solve(matrices, right), dtype=np.float64)
+
+
 def _minimise(residuals: _Residuals, start: FloatArray) -> tuple[float, FloatArray]:
     """The least sum of squares found from ``start``, and where."""
     parameters, damping = start, 1e-2
     value = residuals(parameters[None])[0]
     cost = float(value @ value)
-    step = 1e-4 * np.eye(len(parameters))
+    identity: FloatArray = np.eye(len(parameters))
+    step = 1e-4 * identity
     for _ in range(_ITERATIONS):
         jacobian = ((residuals(parameters + step) - value) / 1e-4).T
         hessian, gradient = jacobian.T @ jacobian, jacobian.T @ value
-        dampings: FloatArray = damping * 4.0 ** np.arange(-1, 5)
-        damped = hessian + dampings[:, None, None] * np.diag(np.diag(hessian))
-        moves: FloatArray = np.linalg.solve(
-            damped, np.broadcast_to(-gradient, (6, len(start)))[..., None]
-        )
-        tries: FloatArray = parameters + np.clip(moves[..., 0], -_LARGEST_STEP, _LARGEST_STEP)
+        dampings = damping * _DAMPING_STEPS
+        damped: FloatArray = hessian + dampings[:, None, None] * (hessian * identity)
+        moves = _solve(damped, -gradient[:, None])
+        tries = parameters + np.clip(moves[..., 0], -_LARGEST_STEP, _LARGEST_STEP)
         values = residuals(tries)
         costs = np.einsum("ki,ki->k", values, values)
         best = int(np.argmin(costs))

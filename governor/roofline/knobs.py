@@ -6,7 +6,7 @@ import numpy as np
 
 from governor.space import FloatArray, Space
 
-CPU, GPU, EMC, CORES, BATCH = range(5)
+CPU, GPU, EMC, CORES, BATCH, PERIOD = range(6)
 """Columns of :func:`model_inputs`."""
 
 _COLUMNS = {"cpu_hz": CPU, "gpu_hz": GPU, "emc_hz": EMC, "cpu_cores": CORES, "batch_size": BATCH}
@@ -16,10 +16,13 @@ def model_inputs(space: Space) -> FloatArray:
     """What the roofline sees of each setting.
 
     Returns:
-        shape ``(n, 5)``: CPU, GPU and memory clock and number of cores over their largest
-        value here, batch size over its smallest; 1 where the space has no such knob.
+        shape ``(n, 6)``: CPU, GPU and memory clock and number of cores over their largest
+        value here, batch size over its smallest; 1 where the space has no such knob. Last,
+        the period of an input that comes at a rate, over the latency at all-max: 0, for an
+        input that is always there, until the caller knows better.
     """
-    inputs = np.ones((len(space), len(_COLUMNS)))
+    inputs = np.ones((len(space), PERIOD + 1))
+    inputs[:, PERIOD] = 0
     for name, column in _COLUMNS.items():
         if name in space.names:
             values = space.settings[:, space.names.index(name)]

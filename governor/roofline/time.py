@@ -31,7 +31,7 @@ def log_time(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
             the sum of both streams, large the longer one; log of the GPU clock's bandwidth
             limit over the memory's at all-max; logit of the share of GPU time that a larger
             batch does not lengthen.
-        inputs: shape ``(n, 5)``, from :func:`governor.roofline.knobs.model_inputs`.
+        inputs: shape ``(n, 6)``, from :func:`governor.roofline.knobs.model_inputs`.
 
     Returns:
         shape ``(k, n)``.

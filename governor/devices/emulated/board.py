@@ -58,26 +58,34 @@ class EmulatedBoard(Emulation):
         self._time.subscribe(lambda _, end_s: self._machine.advance(end_s, self._busy))
 
     def infer(self, items: int | None = None) -> Span:
-        """Wait for the next frame, if frames arrive at a rate, and run one inference.
+        """Run one inference now; see :meth:`camera` for frames that arrive at a rate.
 
         Args:
             items: in this batch; what the board was set up with otherwise.
         """
         items = items or self._scene.batch_size
         self._machine.use(self._table({"batch_size": items}))
-        if self._scene.period_s is not None:
-            self._time.sleep_until(self._frame_s)
-            self._frame_s = self._time.now() + items * self._scene.period_s
         start_s = self._time.now()
+        self._frame_s = start_s + items * (self._scene.period_s or 0.0)
         work = self._noise.factor(self._widths[self._machine.row]) if self._noise else 1.0
         self._busy = True
         run(self._machine, work, self._time.sleep_until)
         self._busy = False
         return Span(start_s, self._time.now(), items)
 
+    def camera(self, count: int) -> Iterator[int]:
+        """Number ``count`` frames as they arrive: every ``period_s``, or as asked for.
+
+        As with a camera, the wait for a frame is no part of any inference; a frame that is
+        asked for late is there at once.
+        """
+        for frame in range(count):
+            self._time.sleep_until(self._frame_s)
+            yield frame
+
     def frames(self, count: int) -> Iterator[Span]:
-        """Run ``count`` inferences, one each time the next is asked for."""
-        for _ in range(count):
+        """Run an inference on each of ``count`` frames of the camera."""
+        for _ in self.camera(count):
             yield self.infer()
 
     def idle(self, seconds: float) -> None:

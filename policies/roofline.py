@@ -1,0 +1,66 @@
+"""Trusts the fitted roofline alone: goes where it says, and refits to what is found there."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from governor.roofline.fit import Observations, fit, predict
+from governor.roofline.knobs import model_inputs
+from governor.space import FloatArray
+from governor.trial import Trial
+from policies.measured import Measured
+from policies.policy import Problem, Proposal
+
+_LATENCY_MARGIN = 0.02
+"""Relative. Without an error bar of its own, the model keeps this far from the SLO."""
+
+_MIN_NOISE = 1e-3
+"""Relative. No trial is taken for more exact than this."""
+
+
+class RooflinePolicy(Measured):
+    """The predicted optimum, until the prediction is a point that was already tried."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self._inputs = model_inputs(problem.space)
+        self._parameters: FloatArray | None = None
+
+    def ask(self) -> Proposal | None:
+        """Where the roofline expects the least energy within the SLO; None once tried."""
+        time, energy = self._predict()
+        keeps = time <= math.log(self.problem.slo_s) - _LATENCY_MARGIN
+        if not np.any(keeps):
+            return None
+        row = int(np.argmin(np.where(keeps, energy, np.inf)))
+        point = self.problem.space.point(row)
+        if point in self.trials:
+            return None
+        return Proposal(
+            point=point,
+            expected_energy_j=math.exp(energy[row]),
+            expected_latency_s=math.exp(time[row]),
+            reason="the roofline's optimum",
+        )
+
+    def _predict(self) -> FloatArray:
+        """Log time and log energy of every setting, shape ``(2, n)``."""
+        trials = list(self.trials.values())
+        rows = [self.problem.space.index(point) for point in self.trials]
+        logs = np.log([_readings(trial) for trial in trials]).T
+        noise = np.array([_noise(trial) for trial in trials]).T
+        unit = logs[:, :1]
+        covariance = np.maximum(noise, _MIN_NOISE)[:, None] ** 2 * np.eye(len(rows))
+        observations = Observations(self._inputs[rows], logs - unit, covariance)
+        self._parameters = fit(observations, self._parameters)
+        return predict(self._parameters[None], self._inputs)[0] + unit
+
+
+def _readings(trial: Trial) -> tuple[float, float]:
+    return trial.latency_s, trial.energy_j
+
+
+def _noise(trial: Trial) -> tuple[float, float]:
+    return trial.latency_se_s / trial.latency_s, trial.energy_se_j / trial.energy_j
