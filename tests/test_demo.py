@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import pytest
 from governor.cli.main import main
 
 QUICK = ("--policy", "coordinate")
+COMMAND = [sys.executable, "-c", "from governor.cli.main import main; raise SystemExit(main())"]
 
 
 def demo(tmp_path: Path, *arguments: str) -> dict[str, Any]:
@@ -117,3 +123,46 @@ def test_in_real_time_a_real_loop_runs_beside_the_governors_thread(
     assert outcome["realtime"]
     assert outcome["held"]["point"] == outcome["all_max"]["point"]
     assert outcome["wall_s"] == pytest.approx(outcome["board_s"], abs=0.5)
+
+
+def test_a_terminal_gets_a_screen_that_lives() -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    with subprocess.Popen(
+        [*COMMAND, "demo", *QUICK], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = _read_all(ours)
+    assert process.returncode == 0
+    for phase in ("BASELINE", "SEARCH", "HOLD"):
+        assert f"[{phase}]" in shown
+    assert "What it came to" in shown
+
+
+def _read_all(terminal: int) -> str:
+    """What is written to a terminal until its other side is closed."""
+    chunks: list[bytes] = []
+    try:
+        while chunk := os.read(terminal, 65536):
+            chunks.append(chunk)
+    except OSError:  # Linux says so when the last process has closed it
+        pass
+    finally:
+        os.close(terminal)
+    return b"".join(chunks).decode()
+
+
+def test_ctrl_c_ends_it_with_130_and_no_traceback() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "demo", "--realtime", *QUICK],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in said
