@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,9 +118,8 @@ class Space:
                     f"{count} settings are more than {MAX_SETTINGS}; "
                     "limit a knob or thin its levels"
                 )
-            settings = np.array(
-                list(itertools.product(*(knob.levels for knob in self.knobs))), dtype=np.float64
-            )
+            levels = np.meshgrid(*(knob.levels for knob in self.knobs), indexing="ij")
+            settings = np.stack(levels, axis=-1).reshape(-1, len(self.knobs)).astype(np.float64)
         if settings.ndim != 2 or settings.shape[1] != len(self.knobs) or len(settings) == 0:
             raise InputError(
                 f"settings must have the shape (n > 0, {len(self.knobs)}), got {settings.shape}"
@@ -136,11 +134,7 @@ class Space:
         return len(self.settings)
 
     def __contains__(self, point: object) -> bool:
-        return isinstance(point, OperatingPoint) and point in self._index
-
-    @cached_property
-    def _index(self) -> dict[OperatingPoint, int]:
-        return {self.point(row): row for row in range(len(self.settings))}
+        return isinstance(point, OperatingPoint) and len(self._rows(point)) > 0
 
     def point(self, row: int) -> OperatingPoint:
         """The operating point in that row of ``settings``."""
@@ -152,10 +146,16 @@ class Space:
         Raises:
             InputError: the point is not one of the allowed settings.
         """
-        try:
-            return self._index[point]
-        except KeyError:
-            raise InputError(f"{point} is not one of the {len(self)} allowed settings") from None
+        rows = self._rows(point)
+        if not len(rows):
+            raise InputError(f"{point} is not one of the {len(self)} allowed settings")
+        return int(rows[0])
+
+    def _rows(self, point: OperatingPoint) -> IntArray:
+        if set(point) != set(self.names):
+            return np.empty(0, dtype=np.intp)
+        wanted = [point[name] for name in self.names]
+        return np.flatnonzero((self.settings == wanted).all(axis=1))
 
     @cached_property
     def normalised(self) -> FloatArray:
