@@ -1,0 +1,535 @@
+"""The clocks of a Jetson that can be set live, and their kernel files. Standard library only.
+
+Three knobs: ``cpu_hz`` (all clusters at once), ``gpu_hz`` and ``emc_hz``. A clock is pinned
+by making its lower and its upper limit equal, which holds under any governor of the kernel;
+the memory clock, on most chips, by locking its rate at the BPMP, the processor that owns it.
+
+The orders of writes are those of NVIDIA's ``jetson_clocks`` (2020 and 2023). On L4T 32 the
+kernel answers EINVAL to a lower limit above the upper one; later kernels take it and clip,
+so that a wrong order shows only in what is read back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from governor.lease.control import Hardware, Snapshot
+from governor.lease.jetson_board import Board, identify, strings
+from governor.lease.kernel_files import exists, read_number, read_numbers, read_text, write_text
+
+CPUFREQ = "sys/devices/system/cpu/cpufreq"
+DEVFREQ = "sys/class/devfreq"
+BPMP = "sys/kernel/debug/bpmp/debug"
+OVERRIDE = "sys/kernel/debug/clk/override.emc"
+BWMGR_T210 = "sys/kernel/debug/tegra_bwmgr"
+CAPS = ("sys/kernel/nvpmodel_emc_cap/emc_iso_cap", "sys/kernel/nvpmodel_clk_cap/emc")
+RAIL_GATES = ("sys/devices/gpu.0/railgate_enable", "sys/devices/platform/gpu.0/railgate_enable")
+
+GPU_NODES = frozenset(
+    "gpu gp10b gv11b ga10b nvidia,gm20b nvidia,gp10b nvidia,gv11b nvidia,ga10b".split()
+)
+"""The device tree node's name or compatible string, which differ by release."""
+THOR_GPU = "gpu-gpc-0"
+"""Thor's GPU is a PCI device without a device tree node; its graphics clock has this name."""
+
+CLOSE = 1e-3
+"""Readings this near, relatively, are the same level: limits pass through whole kHz, and one
+rate is 3199 MHz in one file and 3200 MHz in another."""
+STEPS = 16
+"""Levels of a clock whose kernel lists none."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A clock's two limits and its present value, each in a file, in units of ``unit_hz``."""
+
+    low: Path
+    high: Path
+    current: Path
+    unit_hz: float
+
+    def set(self, low: float, high: float) -> None:
+        """Set both, in Hz, so that the lower one never passes the upper one."""
+        if high >= read_number(self.high) * self.unit_hz:
+            self._write(self.high, high)
+            self._write(self.low, low)
+        else:
+            self._write(self.low, low)
+            self._write(self.high, high)
+
+    def _write(self, path: Path, hz: float) -> None:
+        write_text(path, str(round(hz / self.unit_hz)))
+
+    def range(self) -> tuple[float, float]:
+        """Both, in Hz."""
+        return read_number(self.low) * self.unit_hz, read_number(self.high) * self.unit_hz
+
+    def restore(self, low: str, high: str) -> None:
+        """Put both texts back."""
+        writes = [(self.high, high), (self.low, low)]
+        if float(high) < read_number(self.high):
+            writes.reverse()
+        _run_all([partial(write_text, path, text) for path, text in writes])
+
+
+class LimitedClock:
+    """A clock pinned by equal limits; one with several policies has them all pinned alike.
+
+    Attributes:
+        levels: of the table those within the upper limits, as they were found or restored.
+        files: all that are ever written.
+    """
+
+    def __init__(self, name: str, table: Iterable[float], limits: Sequence[Limits]) -> None:
+        """
+        Raises:
+            OSError: a limit cannot be read.
+            NotThere: the limits allow no level of the table.
+        """
+        self.name = name
+        self.files = tuple(path for each in limits for path in (each.low, each.high))
+        self._limits = tuple(limits)
+        self._table = frozenset(table)
+        self._pinned: float | None = None
+        self.levels = self._allowed()
+
+    def _allowed(self) -> tuple[float, ...]:
+        cap = min(each.range()[1] for each in self._limits)
+        return _up_to(cap, self._table, self._limits[0].high)
+
+    def read(self) -> float:
+        """The pinned level; or else of what differs from it the first that is found, in Hz."""
+        seen = [self._read(limits) for limits in self._limits]
+        return next((hz for hz in seen if hz != self._pinned), seen[0])
+
+    def _read(self, limits: Limits) -> float:
+        low, high = (nearest(hz, self.levels) for hz in limits.range())
+        if low == high:
+            return high
+        if self._pinned is None:
+            return nearest(read_number(limits.current) * limits.unit_hz, self.levels)
+        return high if high != self._pinned else low
+
+    def write(self, level: float) -> None:
+        """Pin every policy to ``level``."""
+        self._pinned = level
+        for limits in self._limits:
+            limits.set(level, level)
+
+    def snapshot(self) -> Snapshot:
+        """Both limits of every policy: the power mode sets a lower one, too."""
+        return _snapshot(self.files)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put both limits of every policy back, however they are set now."""
+        self._pinned = None
+        _run_all(
+            [
+                partial(each.restore, _saved(snapshot, each.low), _saved(snapshot, each.high))
+                for each in self._limits
+            ]
+        )
+        self.levels = self._allowed()
+
+
+class LockedClock:
+    """A clock that another processor owns: locked, then set, it keeps its rate.
+
+    The lock comes first, so that nothing changes the rate in between. A rate above the table
+    is silently ignored, one between two entries rounded up: what counts is what is read back.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        levels: tuple[float, ...],
+        locks: Sequence[Path],
+        rate: Path,
+        set_rate: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            locks: files that hold 1 while the rate is locked, in the order to set them.
+            rate, set_rate: the files to read and to write the rate in Hz; mostly the same.
+        """
+        self.name = name
+        self.levels = levels
+        self._locks = tuple(locks)
+        self._rate = rate
+        self._set_rate = set_rate or rate
+        self.files = (*locks, self._set_rate)
+
+    def read(self) -> float:
+        """The rate in Hz."""
+        return nearest(read_number(self._rate), self.levels)
+
+    def write(self, level: float) -> None:
+        """Lock the clock at ``level``."""
+        self._lock()
+        write_text(self._set_rate, str(round(level)))
+
+    def _lock(self) -> None:
+        for lock in self._locks:
+            write_text(lock, "1")
+
+    def snapshot(self) -> Snapshot:
+        """The rate and its locks."""
+        return _snapshot((*self._locks, self._rate))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put the rate back, which needs the lock, then the locks."""
+        _run_all(
+            [
+                self._lock,
+                partial(write_text, self._set_rate, _saved(snapshot, self._rate)),
+                *(partial(write_text, each, _saved(snapshot, each)) for each in self._locks[::-1]),
+            ]
+        )
+
+
+class CappedClock:
+    """A clock that can only be capped: it may run slower, never faster.
+
+    For the memory clock where debugfs is not to be had.
+    """
+
+    def __init__(self, name: str, table: Iterable[float], cap: Path) -> None:
+        """
+        Raises:
+            NotThere: the cap allows no level of the table.
+        """
+        self.name = name
+        self.files = (cap,)
+        self._cap = cap
+        self._table = frozenset(table)
+        self.levels = self._allowed()
+
+    def _allowed(self) -> tuple[float, ...]:
+        return _up_to(_cap(self._cap), self._table, self._cap)
+
+    def read(self) -> float:
+        """The cap in Hz; without one, the highest level."""
+        return nearest(min(_cap(self._cap), self.levels[-1]), self.levels)
+
+    def write(self, level: float) -> None:
+        """Cap the clock at ``level``."""
+        write_text(self._cap, str(round(level)))
+
+    def snapshot(self) -> Snapshot:
+        """The cap."""
+        return _snapshot(self.files)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put the cap back."""
+        write_text(self._cap, _saved(snapshot, self._cap))
+        self.levels = self._allowed()
+
+
+Clock = LimitedClock | LockedClock | CappedClock
+
+
+def nearest(hz: float, levels: Sequence[float]) -> float:
+    """The level that ``hz`` stands for; ``hz`` itself if it is near none."""
+    level = min(levels, key=lambda each: abs(each - hz))
+    return level if abs(level - hz) <= CLOSE * level else hz
+
+
+def _snapshot(files: Iterable[Path]) -> Snapshot:
+    return {str(path): read_text(path) for path in files}
+
+
+def _saved(snapshot: Snapshot, path: Path) -> str:
+    try:
+        return snapshot[str(path)]
+    except KeyError:
+        raise ValueError(f"the snapshot does not hold {path}") from None
+
+
+def _run_all(steps: Iterable[Callable[[], None]]) -> None:
+    """Take every step; then raise the first error that one met."""
+    errors = [error for error in map(_error_of, steps) if error is not None]
+    if errors:
+        raise errors[0]
+
+
+def _error_of(step: Callable[[], None]) -> OSError | None:
+    try:
+        step()
+    except OSError as error:
+        return error
+    return None
+
+
+# What is there ---------------------------------------------------------------------------
+
+
+class NotThere(LookupError):  # noqa: N818 - no error of a program: a board without that knob
+    """A knob cannot be set on this machine; says why, in a clause."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a board has of the knobs.
+
+    Attributes:
+        missing: the reason why a knob is not among ``clocks``, by its name.
+    """
+
+    board: Board
+    clocks: tuple[Clock, ...]
+    missing: Mapping[str, str]
+
+
+def find(root: Path = Path("/"), wake: bool = True) -> Hardware | None:
+    """What can be set on the Jetson whose files are under ``root``; None: it is no Jetson.
+
+    The levels end where the present limits do, which are those of the power mode: look only
+    after what a former lease may have left behind is restored.
+
+    Args:
+        root: holds ``sys`` and ``proc``.
+        wake: power up, for a moment, a GPU that has not shown itself yet (needs root).
+    """
+    found = survey(root, wake)
+    return None if found is None else Hardware(found.board.name, found.clocks)
+
+
+def survey(root: Path = Path("/"), wake: bool = False) -> Survey | None:
+    """As :func:`find`; with the reason for every knob that is missing."""
+    board = identify(root)
+    if board is None:
+        return None
+    ways: dict[str, Callable[[], Clock]] = {
+        "cpu_hz": lambda: _cpu(root),
+        "gpu_hz": lambda: _gpu(root, wake),
+        "emc_hz": lambda: _emc(root, board),
+    }
+    looked = {name: _attempt(way) for name, way in ways.items()}
+    return Survey(
+        board,
+        tuple(each for each in looked.values() if not isinstance(each, str)),
+        {name: each for name, each in looked.items() if isinstance(each, str)},
+    )
+
+
+def _attempt(way: Callable[[], Clock]) -> Clock | str:
+    """The clock, or why it cannot be set."""
+    try:
+        return way()
+    except (NotThere, OSError, ValueError) as error:
+        return str(error)
+
+
+def _cpu(root: Path) -> LimitedClock:
+    """All clusters that are online; every Jetson's have one table."""
+    folder = root / CPUFREQ
+    policies = sorted(folder.glob("policy*"), key=lambda each: int(each.name[6:] or 0))
+    limits = [_cpu_limits(policy) for policy in policies if _online(policy)]
+    if not limits:
+        raise NotThere(f"no policy in {folder} can be read")
+    tables = [_cpu_table(each.low.parent) for each in limits]
+    common = [hz for hz in tables[0] if all(hz in table for table in tables)]
+    return LimitedClock("cpu_hz", common, limits)
+
+
+def _cpu_limits(policy: Path) -> Limits:
+    return Limits(
+        low=policy / "scaling_min_freq",
+        high=policy / "scaling_max_freq",
+        current=policy / "scaling_cur_freq",
+        unit_hz=1e3,
+    )
+
+
+def _online(policy: Path) -> bool:
+    """A cluster whose cores are all offline has lost its policy, or the policy its values."""
+    try:
+        return read_number(policy / "scaling_max_freq") > 0
+    except (OSError, ValueError):
+        return False
+
+
+def _cpu_table(policy: Path) -> tuple[float, ...]:
+    """In Hz."""
+    table = read_numbers(policy / "scaling_available_frequencies")
+    if not table:
+        ends = ("cpuinfo_min_freq", "cpuinfo_max_freq")
+        table = _steps(*(read_number(policy / end) for end in ends))
+    return tuple(1e3 * khz for khz in table)
+
+
+def _gpu(root: Path, wake: bool) -> LimitedClock:
+    node = gpu_node(root) or (_wake_gpu(root) if wake else None)
+    if node is None:
+        raise NotThere(
+            f"no GPU in {root / DEVFREQ}; it appears when the GPU's driver has loaded, "
+            "which may take half a minute after boot"
+        )
+    return _devfreq("gpu_hz", node, read_numbers(node / "available_frequencies"))
+
+
+def gpu_node(root: Path) -> Path | None:
+    """The GPU's devfreq folder, told by its device tree node, never by its address."""
+    try:
+        names = sorted(os.listdir(root / DEVFREQ))
+    except OSError:
+        return None
+    for node in (root / DEVFREQ / name for name in names):
+        if node.name == THOR_GPU or _is_gpu(node / "device/of_node"):
+            return node
+    return None
+
+
+def _is_gpu(of_node: Path) -> bool:
+    names = {*strings(of_node / "name"), *strings(of_node / "compatible")}
+    return not names.isdisjoint(GPU_NODES)
+
+
+def _wake_gpu(root: Path) -> Path | None:
+    """A GPU whose rail is gated may not have registered: as ``jetson_clocks``, open the gate."""
+    for gate in (root / each for each in RAIL_GATES):
+        if not os.access(gate, os.W_OK):
+            continue
+        before = read_text(gate)
+        write_text(gate, "0")
+        try:
+            return gpu_node(root)
+        finally:
+            write_text(gate, before)
+    return None
+
+
+def _devfreq(name: str, node: Path, table: Sequence[float]) -> LimitedClock:
+    limits = Limits(node / "min_freq", node / "max_freq", node / "cur_freq", unit_hz=1.0)
+    low, high = limits.range()
+    return LimitedClock(name, table or _steps(low, high), [limits])
+
+
+def _emc(root: Path, board: Board) -> Clock:
+    reasons: list[str] = []
+    for way in board.emc:
+        clock = _attempt(partial(_EMC_WAYS[way], root, board))
+        if not isinstance(clock, str):
+            return clock
+        reasons.append(clock)
+    raise NotThere("; ".join(reasons))
+
+
+def _emc_by_bpmp(root: Path, board: Board) -> LockedClock:
+    clock = root / BPMP / "clk/emc"
+    _need_debugfs(root, clock / "rate")
+    halt = root / BPMP / "bwmgr/bwmgr_halt"  # Thor: its bandwidth manager works against a lock
+    locks = [clock / "mrq_rate_locked"]
+    if exists(halt):
+        locks += [clock / "state", halt]
+    lowest, highest = read_number(clock / "min_rate"), read_number(clock / "max_rate")
+    rates = {hz for hz in _bpmp_rates(root, board) if hz >= lowest * (1 - CLOSE)}
+    return LockedClock(
+        "emc_hz", _up_to(min(highest, _emc_cap(root)), rates, clock), locks, clock / "rate"
+    )
+
+
+def _bpmp_rates(root: Path, board: Board) -> tuple[float, ...]:
+    """In Hz: as the BPMP lists them, or as they are known of the board."""
+    listed = read_numbers(root / BPMP / "emc/possible_rates")
+    if not listed:
+        listed = tuple(
+            float(each.name)
+            for each in (root / BPMP / "emc/tables/regular").glob("*")
+            if each.name.isdigit()
+        )
+    return tuple(1e3 * khz for khz in listed) or _dvfs_rates(root) or board.emc_hz
+
+
+def _dvfs_rates(root: Path) -> tuple[float, ...]:
+    """In Hz, from the second column of Thor's table, which may be in kHz."""
+    try:
+        lines = read_text(root / BPMP / "clk/emc/dvfs").splitlines()
+    except OSError:
+        return ()
+    columns = [re.findall(r"\d+", line) for line in lines]
+    rates = [float(words[1]) for words in columns if len(words) > 1]
+    return tuple(hz if hz >= 1e8 else 1e3 * hz for hz in rates)
+
+
+def _emc_by_bwmgr(root: Path, board: Board) -> LimitedClock:
+    node = root / DEVFREQ / "bwmgr"
+    if not exists(node / "max_freq"):
+        raise NotThere(f"{node} does not exist")
+    table = read_numbers(node / "available_frequencies") or _bpmp_rates(root, board)
+    return _devfreq("emc_hz", node, [hz for hz in table if hz <= _emc_cap(root) * (1 + CLOSE)])
+
+
+def _emc_by_override(root: Path, board: Board) -> LockedClock:
+    """Tegra X1: a clock whose rate overrides the memory's while its state is 1."""
+    clock = root / OVERRIDE
+    _need_debugfs(root, clock / "clk_rate")
+    lowest, highest = (
+        read_number(root / BWMGR_T210 / name) for name in ("emc_min_rate", "emc_max_rate")
+    )
+    rates = [hz for hz in board.emc_hz if hz >= lowest * (1 - CLOSE)]
+    return LockedClock(
+        "emc_hz",
+        _up_to(min(highest, _emc_cap(root)), rates, clock),
+        [clock / "clk_state"],
+        clock / "clk_rate",
+        clock / "clk_update_rate",
+    )
+
+
+def _emc_by_cap(root: Path, board: Board) -> CappedClock:
+    for cap in (root / each for each in CAPS):
+        if exists(cap):
+            return CappedClock("emc_hz", board.emc_hz, cap)
+    raise NotThere(f"neither {root / CAPS[0]} nor {root / CAPS[1]} exists")
+
+
+_EMC_WAYS: dict[str, Callable[[Path, Board], Clock]] = {
+    "bpmp": _emc_by_bpmp,
+    "bwmgr": _emc_by_bwmgr,
+    "override": _emc_by_override,
+    "cap": _emc_by_cap,
+}
+
+
+def _need_debugfs(root: Path, file: Path) -> None:
+    if exists(file):
+        return
+    debug = root / "sys/kernel/debug"
+    if exists(debug) and not os.access(debug, os.X_OK):
+        raise NotThere(f"only root may look into {debug}, where the memory clock is set")
+    if not exists(debug) or not os.listdir(debug):
+        raise NotThere(f"debugfs is not mounted; mount -t debugfs none {debug}")
+    raise NotThere(f"{file} does not exist")
+
+
+def _emc_cap(root: Path) -> float:
+    """The power mode's cap on the memory clock in Hz, infinite if there is none."""
+    return min(_cap(root / each) for each in CAPS)
+
+
+def _cap(path: Path) -> float:
+    """0 (L4T 32 and 35), -1 and the largest integer (36) all mean: none."""
+    try:
+        hz = read_number(path)
+    except (OSError, ValueError):
+        return float("inf")
+    return hz if 0 < hz < 1e12 else float("inf")
+
+
+def _steps(low: float, high: float) -> tuple[float, ...]:
+    """Evenly spaced, where a kernel lists no levels."""
+    width = (high - low) / (STEPS - 1)
+    return tuple(sorted({float(round(low + step * width)) for step in range(STEPS)}))
+
+
+def _up_to(cap: float, table: Iterable[float], where: Path) -> tuple[float, ...]:
+    levels = tuple(sorted(hz for hz in set(table) if 0 < hz <= cap * (1 + CLOSE)))
+    if not levels:
+        raise NotThere(f"{where} allows no level that is known, its limit is {cap / 1e6:g} MHz")
+    return levels
