@@ -12,9 +12,9 @@ _ALL_BUT_SURE = 1.04
 
 _TINY = 1e-8
 
-# Four points a dimension that have a standard normal's variance, for both readings.
-_QUARTILES = 0.93 * np.array([-1.4, -0.5, 0.5, 1.4])
-_READINGS = np.array([(time, energy) for time in _QUARTILES for energy in _QUARTILES])
+# Gauss-Hermite quadrature with three points for each of a trial's two readings.
+_NODES = ((-(3**0.5), 1 / 6), (0.0, 2 / 3), (3**0.5, 1 / 6))
+_READINGS = [(np.array([a, b]), p * q) for a, p in _NODES for b, q in _NODES]
 
 
 def normal_cdf(z: FloatArray) -> FloatArray:
@@ -75,8 +75,8 @@ def knowledge_gradient(
     left = np.sqrt(np.maximum(variance - np.sum(moves[:, :, TIME] ** 2, axis=-1), _TINY))
     slowest = log_slo - _ALL_BUT_SURE * left
     total = np.zeros(len(candidates))
-    for reading in _READINGS:
+    for reading, weight in _READINGS:
         after = mean + moves @ reading
         gain = np.where(after[:, :, TIME] <= slowest, best - after[:, :, ENERGY], 0.0)
-        total += np.maximum(gain.max(axis=1), 0.0)
-    return total / len(_READINGS)
+        total += weight * np.maximum(gain.max(axis=1), 0.0)
+    return total

@@ -9,7 +9,6 @@ relative and the noise of a trial is its own relative standard error.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,8 @@ _IDLE = 1.1
 
 _MIN_NOISE = 1e-3
 """Relative. No trial is taken for more exact than this: no two windows are the same."""
+
+_TINY = 1e-12
 
 # What the physics misses, in relative standard deviations of time and of energy: a smooth
 # error along each clock (a voltage or bandwidth table that is no straight line), a smooth
@@ -71,18 +72,25 @@ class Errors:
         if others:
             self._smooth.append(((_OTHER_SD, _OTHER_SD), _matern(columns, others)))
 
-    def smooth(self, output: int, rows: IntArray, at: IntArray) -> FloatArray:
-        """Along the clocks, shape ``(len(rows), len(at))``."""
+    def smooth(self, rows: IntArray, at: IntArray) -> FloatArray:
+        """Along the clocks, shape ``(2, len(rows), len(at))``: by output."""
         a, b = self._features[rows], self._features[at]
-        return sum((sd[output] ** 2 * kernel(a, b) for sd, kernel in self._smooth), np.zeros(1))
+        total = np.zeros((2, len(a), len(b)))
+        for sd, kernel in self._smooth:
+            covariance = kernel(a, b)
+            for output in (TIME, ENERGY):
+                total[output] += sd[output] ** 2 * covariance
+        return total
 
-    def scatter(self, output: int, rows: IntArray, at: IntArray) -> FloatArray:
-        """From setting to setting, shape ``(len(rows), len(at))``."""
-        return _SCATTER_SD[output] ** 2 * (rows[:, None] == at)
+    def scatter(self, rows: IntArray, at: IntArray) -> FloatArray:
+        """From setting to setting, shape ``(2, len(rows), len(at))``: by output."""
+        same = (rows[:, None] == at).astype(np.float64)
+        return np.square(_SCATTER_SD)[:, None, None] * same
 
-    def variance(self, output: int) -> tuple[float, float]:
-        """Of both errors at any one setting."""
-        return sum(sd[output] ** 2 for sd, _ in self._smooth), _SCATTER_SD[output] ** 2
+    def variance(self) -> FloatArray:
+        """Of both errors at any one setting, shape ``(2, 2)``: smooth and scatter, by output."""
+        smooth = sum((np.square(sd) for sd, _ in self._smooth), np.zeros(2))
+        return np.stack((smooth, np.square(_SCATTER_SD)))
 
 
 def _matern(columns: int, lengths: dict[int, float]) -> Kernel:
@@ -95,7 +103,8 @@ def _matern(columns: int, lengths: dict[int, float]) -> Kernel:
 class RooflineKernel(Kernel):
     """Covariance of log time and log energy between settings, for scikit-optimize's GP.
 
-    Its inputs are pairs (output, row of the space's settings), shape ``(n, 2)``.
+    Its input names each setting twice, for either output: shape ``(2 t, 1)``, ``t`` rows of
+    the space and the same ``t`` rows again (see :func:`_twice`).
 
     Attributes:
         slopes: shape ``(2, n, p)``: the roofline's derivatives per prior standard deviation.
@@ -113,31 +122,44 @@ class RooflineKernel(Kernel):
 
     def __call__(self, X: FloatArray, Y: FloatArray | None = None) -> FloatArray:  # noqa: N803
         """Covariances, shape ``(len(X), len(Y))``."""
-        x = X.astype(np.intp)
-        y = x if Y is None else Y.astype(np.intp)
-        covariance = self.slopes[x[:, 0], x[:, 1]] @ self.slopes[y[:, 0], y[:, 1]].T
+        return self.between(_once(X), _once(X if Y is None else Y))
+
+    def between(self, rows: IntArray, at: IntArray) -> FloatArray:
+        """Covariances of both outputs, shape ``(2 len(rows), 2 len(at))``, time's first."""
+        parameters = self.slopes.shape[-1]
+        a = self.slopes[:, rows].reshape(-1, parameters)
+        b = self.slopes[:, at].reshape(-1, parameters)
         smooth, scatter = self.scales**2
-        for output in (TIME, ENERGY):
-            i, j = np.flatnonzero(x[:, 0] == output), np.flatnonzero(y[:, 0] == output)
-            rows, at = x[i, 1], y[j, 1]
-            covariance[np.ix_(i, j)] += smooth * self.errors.smooth(output, rows, at)
-            covariance[np.ix_(i, j)] += scatter * self.errors.scatter(output, rows, at)
+        errors = smooth * self.errors.smooth(rows, at) + scatter * self.errors.scatter(rows, at)
+        covariance = a @ b.T
+        covariance[: len(rows), : len(at)] += errors[TIME]
+        covariance[len(rows) :, len(at) :] += errors[ENERGY]
         return covariance
 
     def diag(self, X: FloatArray) -> FloatArray:  # noqa: N803
-        """The variances alone, shape ``(n,)``."""
-        x = X.astype(np.intp)
-        variance = np.sum(self.slopes[x[:, 0], x[:, 1]] ** 2, axis=1)
-        for output in (TIME, ENERGY):
-            variance[x[:, 0] == output] += self.scales**2 @ self.errors.variance(output)
-        return variance
+        """The variances alone, shape ``(len(X),)``."""
+        return self.variance(_once(X)).ravel()
+
+    def variance(self, rows: IntArray) -> FloatArray:
+        """The variances of both outputs, shape ``(2, len(rows))``."""
+        errors = self.scales**2 @ self.errors.variance()
+        return np.sum(self.slopes[:, rows] ** 2, axis=-1) + errors[:, None]
 
     def is_stationary(self) -> bool:
         """Covariance depends on more than the distance between settings."""
         return False
 
 
-@dataclass(frozen=True, slots=True)
+def _twice(rows: IntArray) -> FloatArray:
+    """The kernel's input for both outputs of some settings: shape ``(2 len(rows), 1)``."""
+    return np.tile(rows, 2)[:, None].astype(np.float64)
+
+
+def _once(inputs: FloatArray) -> IntArray:
+    """The settings of a kernel's input, shape ``(len(inputs) / 2,)``."""
+    return inputs[: len(inputs) // 2, 0].astype(np.intp)
+
+
 class Belief:
     """What is believed of every setting after some trials.
 
@@ -146,23 +168,33 @@ class Belief:
         sd: shape ``(2, n)``, relative standard deviations.
     """
 
-    mean: FloatArray
-    sd: FloatArray
-    _gp: GaussianProcessRegressor
+    def __init__(
+        self,
+        centre: FloatArray,
+        rows: IntArray,
+        gp: GaussianProcessRegressor,
+        kernel: RooflineKernel,
+    ) -> None:
+        """Take the posterior of a process fitted to ``rows`` around ``centre``, ``(2, n)``.
+
+        It comes from the process's own Cholesky factor: what ``predict`` would give, but
+        for a whole lattice in a tenth of the time, and with covariances.
+        """
+        self._kernel = kernel
+        self._rows = rows
+        self._whiten = np.linalg.inv(gp.L_)
+        settings = np.arange(centre.shape[1], dtype=np.intp)
+        prior = kernel.between(settings, rows)
+        self.mean = centre + (prior @ gp.alpha_).reshape(2, -1)
+        known = np.sum((prior @ self._whiten.T) ** 2, axis=1).reshape(2, -1)
+        self.sd: FloatArray = np.sqrt(np.maximum(kernel.variance(settings) - known, _TINY))
 
     def covariance(self, rows: IntArray, at: IntArray) -> FloatArray:
         """Posterior covariance, shape ``(2, 2, len(rows), len(at))``: by outputs and settings."""
-        a, b = _pairs(rows), _pairs(at)
-        known = self._gp.X_train_
-        kernel, inverse = self._gp.kernel_, self._gp.K_inv_
-        covariance = kernel(a, b) - kernel(a, known) @ inverse @ kernel(known, b)
-        return covariance.reshape(2, len(rows), 2, len(at)).transpose(0, 2, 1, 3)
-
-
-def _pairs(rows: IntArray) -> FloatArray:
-    """The kernel's inputs for both outputs of some settings: shape ``(2 * len(rows), 2)``."""
-    outputs = np.repeat((TIME, ENERGY), len(rows))
-    return np.column_stack((outputs, np.tile(rows, 2))).astype(np.float64)
+        a = self._kernel.between(rows, self._rows) @ self._whiten.T
+        b = self._kernel.between(at, self._rows) @ self._whiten.T
+        covariance = self._kernel.between(rows, at) - a @ b.T
+        return covariance.reshape(2, len(rows), 2, len(at)).swapaxes(1, 2)
 
 
 class Surrogate:
@@ -209,9 +241,7 @@ class Surrogate:
         # The first trial, at all-max, is the unit of time and of energy.
         unit = logs[:, :1]
         self._inputs[:, PERIOD] = self._period()
-        smooth = np.stack([self._errors.smooth(output, rows, rows) for output in (TIME, ENERGY)])
-        scatter = np.stack([self._errors.scatter(output, rows, rows) for output in (TIME, ENERGY)])
-        parts = np.stack((smooth, scatter))
+        parts = np.stack((self._errors.smooth(rows, rows), self._errors.scatter(rows, rows)))
         covariance = np.tensordot(self._scales**2, parts, 1) + np.eye(len(rows)) * noise[:, None]
         self._parameters = fit(
             Observations(self._inputs[rows], logs - unit, covariance), self._parameters
@@ -223,14 +253,10 @@ class Surrogate:
         self._scales = _likely_scales(
             slopes[:, rows].reshape(len(missed), -1), parts, noise.ravel(), missed
         )
-        gp = GaussianProcessRegressor(
-            kernel=RooflineKernel(slopes, self._errors, self._scales),
-            alpha=noise.ravel(),
-            optimizer=None,
-        )
-        gp.fit(_pairs(rows), missed)
-        mean, sd = gp.predict(_pairs(np.arange(len(self.space))), return_std=True)
-        return Belief(centre + mean.reshape(2, -1), sd.reshape(2, -1), gp)
+        kernel = RooflineKernel(slopes, self._errors, self._scales)
+        gp = GaussianProcessRegressor(kernel, alpha=noise.ravel(), optimizer=None)
+        gp.fit(_twice(rows), missed)
+        return Belief(centre, rows, gp, kernel)
 
     def _period(self) -> float:
         """Between two inputs that had to be waited for, over the latency at all-max; else 0."""

@@ -112,7 +112,7 @@ def fit(observations: Observations, start: FloatArray | None = None) -> FloatArr
 
     def residuals(parameters: FloatArray) -> FloatArray:
         missed = predict(parameters, observations.inputs) - observations.log_values
-        data = np.einsum("oij,koj->koi", whiten, missed).reshape(len(parameters), -1)
+        data = (whiten @ missed[..., None]).reshape(len(parameters), -1)
         return np.hstack((data, (parameters - PRIOR_MEAN) / PRIOR_SD))
 
     starts = [PRIOR_MEAN] if start is None else [start, PRIOR_MEAN]
