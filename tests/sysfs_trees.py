@@ -105,7 +105,7 @@ def _xavier(l4t: int, nx: bool) -> Kind:
         board="xavier-nx" if nx else "agx-xavier",
         l4t=l4t,
         model="NVIDIA Jetson Xavier NX Developer Kit" if nx else "Jetson-AGX",
-        compatible=("nvidia,p3509-0000+p3668-0000" if nx else "nvidia,p2972-0000", "nvidia,tegra194"),
+        compatible=(f"nvidia,{'p3509-0000+p3668-0000' if nx else 'p2972-0000'}", "nvidia,tegra194"),
         policies=CARMEL if nx else {**CARMEL, 6: "6 7"},
         cpu_khz=stepped(115200, 76800, 1881600, 1907200)
         if nx
@@ -175,7 +175,7 @@ KINDS = (
         board="nano",
         l4t=32,
         model="NVIDIA Jetson Nano Developer Kit",
-        compatible=("nvidia,p3449-0000-b00+p3448-0000-b00", "nvidia,jetson-nano", "nvidia,tegra210"),
+        compatible=("nvidia,p3449-0000-b00+p3448-0000-b00", "nvidia,tegra210"),
         policies={0: "0 1 2 3"},
         cpu_khz=NANO_CPU,
         cpu_min_khz=102000,
@@ -321,19 +321,16 @@ class Tree:
         self.file(f"{clock}/state", "1")
 
     def _emc_of_t210(self) -> None:
-        rates = self.kind.emc_khz
-        for name, khz in (
-            ("emc_rate", rates[-1]),
-            ("emc_min_rate", rates[0]),
-            ("emc_max_rate", rates[-1]),
-        ):
-            self.file(f"sys/kernel/debug/tegra_bwmgr/{name}", str(1000 * khz))
-        for name, value in (
-            ("clk_rate", 1000 * rates[-1]),
-            ("clk_update_rate", 0),
-            ("clk_state", 0),
-        ):
-            self.file(f"sys/kernel/debug/clk/override.emc/{name}", str(value))
+        """What is written as the new rate is read as the rate."""
+        lowest, highest = self.kind.emc_khz[0], self.kind.emc_khz[-1]
+        manager = "sys/kernel/debug/tegra_bwmgr"
+        self.file(f"{manager}/emc_rate", str(1000 * highest))
+        self.file(f"{manager}/emc_min_rate", str(1000 * lowest))
+        self.file(f"{manager}/emc_max_rate", str(1000 * highest))
+        override = "sys/kernel/debug/clk/override.emc"
+        self.file(f"{override}/clk_state", "0")
+        self.file(f"{override}/clk_rate", str(1000 * highest))
+        self.link(f"{override}/clk_update_rate", f"{override}/clk_rate")
 
     def _emc_of_thor(self) -> None:
         self._devfreq("sys/devices/platform/bwmgr/devfreq/bwmgr",

@@ -31,7 +31,10 @@ CAPS = ("sys/kernel/nvpmodel_emc_cap/emc_iso_cap", "sys/kernel/nvpmodel_clk_cap/
 RAIL_GATES = ("sys/devices/gpu.0/railgate_enable", "sys/devices/platform/gpu.0/railgate_enable")
 
 GPU_NODES = frozenset(
-    "gpu gp10b gv11b ga10b nvidia,gm20b nvidia,gp10b nvidia,gv11b nvidia,ga10b".split()
+    (
+        *("gpu", "gp10b", "gv11b", "ga10b"),
+        *("nvidia,gm20b", "nvidia,gp10b", "nvidia,gv11b", "nvidia,ga10b"),
+    )
 )
 """The device tree node's name or compatible string, which differ by release."""
 THOR_GPU = "gpu-gpc-0"

@@ -1,0 +1,257 @@
+"""An NVIDIA Jetson: its clocks through the lease, its sensors through the kernel's files.
+
+What can be set, and in which order, is in :mod:`governor.lease.jetson_controls`; this module
+never writes. The levels end at the limits of the present power mode.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from governor.devices.device import Clock, DeviceInfo, MonotonicClock, Sample
+from governor.devices.ina3221 import find_rails
+from governor.devices.nvpmodel import present_mode
+from governor.devices.thermal import Temperatures, Throttling
+from governor.errors import DeviceError, InputError
+from governor.lease.client import Lease as KeeperLease
+from governor.lease.jetson_board import Board, identify, is_emulated, l4t, model, why_no_jetson
+from governor.lease.jetson_controls import gpu_node, survey
+from governor.lease.kernel_files import read_number
+from governor.space import Knob, OperatingPoint, Space
+
+KNOBS = ("cpu_hz", "gpu_hz", "emc_hz")
+SETTLE_S = 0.01
+"""CPU, GPU and memory clocks take 1, 5 and 8 ms on Orin Nano (arXiv 2606.16106)."""
+STUCK_S = 30.0
+"""A chip whose every reading stays the same for so long has stopped: 70 conversions of three
+rails never agree to the last bit while something runs."""
+BOOT_S = 90.0
+"""Uptime until which a GPU may still be missing: its driver has been seen to come 30 s late."""
+
+logger = logging.getLogger("governor")
+
+
+class Lease(Protocol):
+    """The right to set this machine's knobs; :class:`governor.lease.client.Lease` is one."""
+
+    @property
+    def levels(self) -> Mapping[str, tuple[float, ...]]:
+        """What may be set of each knob, ascending."""
+        ...
+
+    def set(self, point: Mapping[str, float]) -> Mapping[str, float]:
+        """Set these knobs; what the kernel then says of them."""
+        ...
+
+    def read(self) -> Mapping[str, float]:
+        """What is in force, knob by knob."""
+        ...
+
+    def release(self) -> None:
+        """Put everything back and end the lease."""
+        ...
+
+
+class PowerSource(Protocol):
+    """Watts of all rails: the board's own chips, or jetson-stats.
+
+    Attributes:
+        total_rail: the rail that is charged.
+        refresh_s: seconds between two fresh readings.
+    """
+
+    total_rail: str
+    refresh_s: float
+
+    def read(self) -> dict[str, float]:
+        """Watts by rail, the total included; one that failed is absent."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and sockets."""
+        ...
+
+
+class JetsonDevice:
+    """A Jetson as a :class:`governor.devices.device.Device`."""
+
+    def __init__(
+        self,
+        board: Board,
+        rails: PowerSource,
+        open_lease: Callable[[], Lease],
+        root: Path = Path("/"),
+        clock: Clock | None = None,
+    ) -> None:
+        """See :meth:`open`. The lease is taken at once: a second governor is told at the start.
+
+        Raises:
+            DeviceError: the lease cannot be had, or there is no clock to set.
+        """
+        self._root = root
+        self._rails = rails
+        self._temperatures = Temperatures(root)
+        self._throttling = Throttling(root)
+        self._clock = clock or MonotonicClock()
+        self._changed_s = self._clock.now()
+        self._latest: Mapping[str, float] = {}
+        self._open_lease = open_lease
+        self._lease: Lease | None = open_lease()
+        self.space = _space(self._lease.levels, root)
+        self.info = _info(board, root, rails)
+
+    @classmethod
+    def open(
+        cls,
+        sysfs_root: Path = Path("/"),
+        open_lease: Callable[[], Lease] | None = None,
+        clock: Clock | None = None,
+    ) -> JetsonDevice:
+        """The Jetson that this is.
+
+        Args:
+            sysfs_root: the folder that holds ``sys``, ``proc`` and ``etc``; ``/`` on a board.
+            open_lease: takes the lease; by default that of the keeper for ``sysfs_root``.
+            clock: the machine's own by default.
+
+        Raises:
+            DeviceError: this is no Jetson, its power cannot be read, or its clocks not be set.
+        """
+        board = identify(sysfs_root)
+        if board is None:
+            raise DeviceError(why_no_jetson(sysfs_root))
+        clock = clock or MonotonicClock()
+        _await_gpu(sysfs_root, clock)
+        rails = open_rails(sysfs_root, board)
+        lease = open_lease or (lambda: KeeperLease.open(sysfs_root=sysfs_root))
+        return cls(board, rails, lease, sysfs_root, clock)
+
+    @property
+    def clock(self) -> Clock:
+        """The machine's own clock."""
+        return self._clock
+
+    def read(self) -> OperatingPoint:
+        """What the kernel says is set now.
+
+        Raises:
+            DeviceError: it cannot be read.
+        """
+        if self._lease is not None:
+            return self._point(self._lease.read())
+        found = survey(self._root)
+        try:
+            clocks = () if found is None else found.clocks
+            return self._point({each.name: each.read() for each in clocks})
+        except (KeyError, OSError, ValueError) as error:
+            raise DeviceError(f"the clocks cannot be read without the lease: {error}") from None
+
+    def apply(self, point: OperatingPoint) -> OperatingPoint:
+        """Set every knob of ``point``; returns what was read back.
+
+        Raises:
+            InputError: the point is not in :attr:`space`; nothing was written.
+            DeviceError: a write failed.
+        """
+        if point not in self.space:
+            raise InputError(f"{point} is not one of the {len(self.space)} allowed settings")
+        if self._lease is None:
+            self._lease = self._open_lease()
+        return self._point(self._lease.set(point))
+
+    def release(self) -> None:
+        """End the lease, which puts back every file as it was found."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def sample(self) -> Sample:
+        """Read the sensors.
+
+        Raises:
+            DeviceError: no rail could be read, or none has changed for :data:`STUCK_S`.
+        """
+        now_s = self._clock.now()
+        power_w = self._rails.read()
+        if not power_w:
+            raise DeviceError(f"no power rail can be read; see governor doctor ({self.info.name})")
+        if power_w != self._latest:
+            self._latest, self._changed_s = power_w, now_s
+        elif now_s - self._changed_s > STUCK_S:
+            raise DeviceError(f"no power rail has changed for {STUCK_S:g} s, the sensor is stuck")
+        return Sample(now_s, power_w, self._temperatures.read(now_s), self._throttling.read(now_s))
+
+    def close(self) -> None:
+        """:meth:`release`, then close all files."""
+        try:
+            self.release()
+        finally:
+            for sensor in (self._rails, self._temperatures, self._throttling):
+                sensor.close()
+
+    def _point(self, levels: Mapping[str, float]) -> OperatingPoint:
+        return OperatingPoint({name: levels[name] for name in self.space.names})
+
+
+def open_rails(root: Path, board: Board) -> PowerSource:
+    """The board's rails, from the kernel's files or, where those cannot be read, jetson-stats.
+
+    Raises:
+        DeviceError: neither; says why of both.
+    """
+    rails = find_rails(root, board)
+    if not isinstance(rails, str):
+        return rails
+    if root != Path("/") or not board.total:  # jetson-stats knows only the machine it runs on
+        raise DeviceError(rails)
+    from governor.devices.jtop import JtopRails
+
+    try:
+        return JtopRails.open(board)
+    except DeviceError as error:
+        raise DeviceError(f"{rails}; {error}") from None
+
+
+def _space(levels: Mapping[str, tuple[float, ...]], root: Path) -> Space:
+    found = survey(root)
+    reasons = {} if found is None else dict(found.missing)
+    missing = {name: reasons.get(name, "not found") for name in KNOBS if name not in levels}
+    if len(missing) == len(KNOBS):
+        raise DeviceError("no clock can be set: " + "; ".join(missing.values()))
+    for name, reason in missing.items():
+        logger.warning("%s is left alone: %s", name, reason)
+    return Space([Knob(name, levels[name]) for name in KNOBS if name in levels])
+
+
+def _info(board: Board, root: Path, rails: PowerSource) -> DeviceInfo:
+    mode = present_mode(root)
+    parts = [
+        model(root) or board.title,
+        f"Jetson Linux {l4t(root) or 'of unknown release'}",
+        f"power mode {mode}" if mode is not None else "",
+    ]
+    emulated = is_emulated(root)
+    return DeviceInfo(
+        name=board.name,
+        description=", ".join(filter(None, parts)) + (" (emulated)" if emulated else ""),
+        emulated=emulated,
+        total_rail=rails.total_rail,
+        sensor_refresh_s=rails.refresh_s,
+        settle_s=SETTLE_S,
+    )
+
+
+def _await_gpu(root: Path, clock: Clock) -> None:
+    """Shortly after boot, give the GPU's driver the time to load."""
+    while gpu_node(root) is None and _uptime_s(root) < BOOT_S:
+        clock.sleep(0.5)
+
+
+def _uptime_s(root: Path) -> float:
+    try:
+        return read_number(root / "proc/uptime")
+    except (OSError, ValueError):
+        return BOOT_S
