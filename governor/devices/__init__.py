@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from governor.devices.device import Device
-from governor.errors import InputError, NoDeviceError
+from governor.errors import DeviceError, InputError, NoDeviceError
+from governor.lease.errors import LeaseHeldError
 
 DEFAULT_WORKLOAD = "yolov8n"
 """Whose mix of computing, moving and launching an emulated board lends to a real loop."""
@@ -16,15 +17,22 @@ DEFAULT_WORKLOAD = "yolov8n"
 def open_device(name: str) -> Device:
     """The device called ``name``: ``auto``, ``emulated:BOARD`` or ``emulated:BOARD/WORKLOAD``.
 
-    An emulated board follows the real loop in real time (shadow mode).
+    An emulated board follows the real loop in real time (shadow mode). ``jetson:FOLDER`` is the
+    Jetson whose ``sys``, ``proc`` and ``etc`` lie in that folder, such as a mounted emulation.
 
     Raises:
         InputError: no device, board or workload has this name.
         NoDeviceError: ``auto``, and there is nothing to govern here.
+        DeviceError: the Jetson in a folder cannot be governed.
+        LeaseHeldError: someone else governs it; says who.
     """
     if name == "auto":
         return discover()
     kind, _, rest = name.partition(":")
+    if kind == "jetson" and rest:
+        from governor.devices.jetson import JetsonDevice
+
+        return JetsonDevice.open(Path(rest))
     if kind != "emulated" or not rest:
         raise InputError(
             f"unknown device {name!r}; use 'auto', 'emulated:agx-orin' or "
@@ -41,39 +49,53 @@ def discover() -> Device:
 
     Raises:
         NoDeviceError: none can; says of each why.
+        LeaseHeldError: one could, but someone else has its lease; says who.
     """
-    raise NoDeviceError({name: refusal() for name, refusal in _BACKENDS.items()})
+    refusals: dict[str, str] = {}
+    for name, open_backend in _BACKENDS.items():
+        device = _attempt(name, open_backend, refusals)
+        if device is not None:
+            return device
+    raise NoDeviceError(refusals)
 
 
-def _no_jetson() -> str:
-    names = Path("/proc/device-tree/compatible")
+def _attempt(
+    name: str, open_backend: Callable[[], Device], refusals: dict[str, str]
+) -> Device | None:
     try:
-        boards = names.read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return f"this is no Jetson, {names} cannot be read"
-    tegra = next((board for board in boards if board.startswith("nvidia,tegra")), None)
-    if tegra is None:
-        return f"this is no Jetson, {names} names {boards[0]}"
-    return f"a Jetson ({tegra}) is here, but this version cannot set its clocks yet"
+        return open_backend()
+    except LeaseHeldError:
+        raise
+    except NoDeviceError as error:
+        refusals |= error.refusals
+    except DeviceError as error:
+        refusals[name] = str(error)
+    return None
 
 
-def _no_nvml() -> str:
+def _open_jetson() -> Device:
+    from governor.devices.jetson import JetsonDevice
+
+    return JetsonDevice.open()
+
+
+def _open_nvml() -> Device:
     if not Path("/dev/nvidiactl").exists():
-        return "no NVIDIA driver, /dev/nvidiactl does not exist"
-    return "an NVIDIA GPU is here, but this version cannot set its clocks yet"
+        raise DeviceError("no NVIDIA driver, /dev/nvidiactl does not exist")
+    raise DeviceError("an NVIDIA GPU is here, but this version cannot set its clocks yet")
 
 
-def _no_cpufreq() -> str:
+def _open_cpufreq() -> Device:
     knob = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq")
     if not knob.exists():
-        return f"the CPU's clock cannot be set, {knob} does not exist"
+        raise DeviceError(f"the CPU's clock cannot be set, {knob} does not exist")
     if not os.access(knob, os.W_OK):
-        return f"the CPU's clock cannot be set, {knob} is not writable by this user"
-    return "the CPU's clock can be set here, but this version cannot do it yet"
+        raise DeviceError(f"the CPU's clock cannot be set, {knob} is not writable by this user")
+    raise DeviceError("the CPU's clock can be set here, but this version cannot do it yet")
 
 
-_BACKENDS: dict[str, Callable[[], str]] = {
-    "jetson": _no_jetson,
-    "nvml": _no_nvml,
-    "cpufreq": _no_cpufreq,
+_BACKENDS: dict[str, Callable[[], Device]] = {
+    "jetson": _open_jetson,
+    "nvml": _open_nvml,
+    "cpufreq": _open_cpufreq,
 }
