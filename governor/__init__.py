@@ -15,8 +15,9 @@ from governor.errors import (
 )
 
 if TYPE_CHECKING:
-    from governor.controller import Decision, Pace
+    from governor.decision import Decision
     from governor.governor import EnergyGovernor, Status
+    from governor.pace import Pace
     from governor.space import Knob, OperatingPoint, Space
     from governor.trial import Span, Trial
 
@@ -42,11 +43,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Decision": "governor.controller",
+    "Decision": "governor.decision",
     "EnergyGovernor": "governor.governor",
     "Knob": "governor.space",
     "OperatingPoint": "governor.space",
-    "Pace": "governor.controller",
+    "Pace": "governor.pace",
     "Space": "governor.space",
     "Span": "governor.trial",
     "Status": "governor.governor",

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+from governor.known import ENERGY_TOLERANCE, LATENCY_TOLERANCE, energy_change, latency_change
+from governor.trial import Trial
+from governor.units import format_percent
+
 SLACK = 1.0
 """Standard deviations a window may be off before it counts (k of the CUSUM)."""
 LIMIT = 8.0
@@ -36,3 +42,32 @@ class Cusum:
         self._up = max(0.0, self._up + (step if residual > 0 else 0.0) - SLACK)
         self._down = max(0.0, self._down + (step if residual < 0 else 0.0) - SLACK)
         return max(self._up, self._down) >= LIMIT
+
+
+class DriftWatch:
+    """Compares each window of what is held with the one it was held for."""
+
+    def __init__(self) -> None:
+        self._reference: Trial | None = None
+        self._latency = Cusum(LATENCY_TOLERANCE)
+        self._energy = Cusum(ENERGY_TOLERANCE)
+
+    def compare_with(self, reference: Trial | None) -> None:
+        """From now on with this trial; None: with nothing, so that nothing drifts."""
+        self._reference = reference
+        self._latency.restart()
+        self._energy.restart()
+
+    def look(self, trial: Trial) -> str:
+        """What has drifted, for people; empty: nothing."""
+        if self._reference is None:
+            return ""
+        latency, latency_se = latency_change(trial, self._reference)
+        energy, energy_se = energy_change(trial, self._reference)
+        slower = self._latency.add(latency, latency_se)
+        dearer = self._energy.add(energy, energy_se)
+        if slower:
+            return f"latency drifted by {format_percent(math.expm1(latency), signed=True)}"
+        if dearer:
+            return f"energy drifted by {format_percent(math.expm1(energy), signed=True)}"
+        return ""

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ParamSpec, TypeVar, cast, overload
 
-from governor.controller import Controller, Decision, OnDisturbance, OnDrift, Pace, Phase
+from governor.controller import Controller, OnDisturbance, OnDrift
+from governor.decision import Decision, Phase
 from governor.devices import open_device
 from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDevice
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
 from governor.instrument.explicit import Inference, SpanRecorder, Watch
 from governor.meter import STALE
+from governor.pace import Pace
 from governor.runtime import Runtime
 from governor.search_worker import SearchWorker
 from governor.slo import LatencySLO
@@ -329,7 +331,8 @@ class EnergyGovernor:
         """Everything there is to show, at one moment."""
         with self._runtime.lock:
             controller, runtime = self._controller, self._runtime
-            latest, sample = controller.latest, controller.meter.latest
+            seen = controller.seen
+            latest, sample = seen.latest, seen.meter.latest
             return Status(
                 device=self._info.name,
                 emulated=self._info.emulated,
@@ -346,11 +349,11 @@ class EnergyGovernor:
                 held_energy_j=_energy_of(controller.held),
                 power_w=dict(sample.power_w) if sample is not None else {},
                 temperature_c=dict(sample.temperature_c) if sample is not None else {},
-                total_j=controller.meter.total_j,
+                total_j=seen.meter.total_j,
                 saving=controller.saving,
-                inferences=controller.inferences,
-                items=controller.items,
-                violations=controller.violations,
+                inferences=seen.inferences,
+                items=seen.items,
+                violations=seen.violations,
                 failed=self._recorder.dropped,
                 trials=len(controller.trials),
                 outcomes=dict(controller.outcomes),

@@ -7,7 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from governor.controller import Controller, Decision
+from governor.controller import Controller
+from governor.decision import Decision
 from governor.devices.device import Clock, Device, Sample
 from governor.errors import DeviceError, GovernorError
 from governor.instrument.explicit import SpanRecorder
@@ -87,7 +88,7 @@ class Runtime:
             if self._running:
                 self._running = False
                 self._put_back(reason)
-                self._controller.count(self._recorder.drain())
+                self._controller.seen.count(self._recorder.drain())
                 self._recorder.stop()
         finally:
             if locked:

@@ -8,9 +8,11 @@ import math
 import pytest
 from toy import Loop, ToyBoard, ToyPolicy
 
-from governor.controller import EXTRA_TRIALS, Controller, Pace
+from governor.campaign import EXTRA_TRIALS
+from governor.controller import Controller
 from governor.errors import InputError, PolicyError
 from governor.known import WANTED
+from governor.pace import Pace
 from governor.slo import LatencySLO, p_keeps
 from policies.policy import Choice, NotReady, Proposal
 
@@ -560,7 +562,7 @@ def test_with_nothing_to_set_it_only_measures():
     loop.run(2000)
     assert loop.decisions == []
     assert loop.controller.baseline is not None
-    assert loop.controller.latest is not loop.controller.baseline
+    assert loop.controller.seen.latest is not loop.controller.baseline
     assert not loop.controller.governing
 
 

@@ -78,7 +78,7 @@ class Life(RuleBasedStateMachine):
         self.loop.pause(seconds)
         # what was measured before the pause may still be judged, once
         assert len(self.loop.controller.trials) <= trials + 1
-        if seconds > 15.0 and self.loop.controller.inferences:
+        if seconds > 15.0 and self.loop.controller.seen.inferences:
             assert self.loop.controller.frozen
 
     @precondition(lambda self: self.loop.controller.frozen)

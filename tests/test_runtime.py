@@ -8,10 +8,11 @@ import time
 import pytest
 from toy import ToyBoard, ToyPolicy
 
-from governor.controller import Controller, Pace
+from governor.controller import Controller
 from governor.devices.device import MonotonicClock
 from governor.errors import DeviceError
 from governor.instrument.explicit import SpanRecorder
+from governor.pace import Pace
 from governor.runtime import Runtime
 from governor.slo import LatencySLO
 
@@ -107,7 +108,7 @@ def test_a_device_that_cannot_be_written_is_released_and_only_measured():
     assert rig.board.now_set == rig.board.found
     assert [decision.kind for decision in rig.decisions] == ["release"]
     assert "Permission denied" in rig.decisions[0].reason
-    assert rig.controller.latest is not rig.controller.baseline
+    assert rig.controller.seen.latest is not rig.controller.baseline
 
 
 def test_a_write_that_fails_midway_puts_everything_back():

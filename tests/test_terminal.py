@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from governor import EnergyGovernor
-from governor.controller import Decision
+from governor.decision import Decision
 from governor.devices.emulated import EmulatedBoard
 from governor.report.terminal import Scene, energy_chart, line, screen
 from governor.slo import LatencySLO

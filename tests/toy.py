@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from governor.controller import Controller, Decision
+from governor.controller import Controller
+from governor.decision import Decision
 from governor.devices.device import DeviceInfo, Sample
 from governor.errors import DeviceError
 from governor.space import Knob, OperatingPoint, Space

@@ -23,7 +23,7 @@ from policies.policy import DEFAULT_POLICY
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
-    from governor.controller import Decision
+    from governor.decision import Decision
     from governor.devices.emulated import EmulatedBoard, ShadowBoard
     from governor.governor import EnergyGovernor
 

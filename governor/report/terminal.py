@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from governor.controller import Decision, Phase
+from governor.decision import Decision, Phase
 from governor.governor import Status
 from governor.slo import LatencySLO
 from governor.trial import Trial

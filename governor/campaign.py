@@ -1,0 +1,101 @@
+"""One search on a live board: what was found out, what is asked next, what is chosen."""
+
+from __future__ import annotations
+
+from governor.errors import PolicyError
+from governor.known import Known
+from governor.search import Search
+from governor.space import OperatingPoint, Space
+from governor.trial import Trial
+from policies.policy import PolicyFactory, Problem, Proposal
+
+MOST_ROUNDS = 4
+"""So many chosen points that fail their second window, and the fastest is held."""
+EXTRA_TRIALS = 4
+"""What the search may still spend after the guard threw out the point it chose."""
+
+
+class Campaign:
+    """A search with what was learnt outside it, too: points since found wanting.
+
+    Attributes:
+        fastest: the point to start from, and to go to when nothing else is known.
+        known: what was found out so far.
+        over: nothing more is asked of the policy but its choice.
+    """
+
+    def __init__(self, space: Space, policy_for: PolicyFactory, trials: int, seed: int) -> None:
+        self.fastest = space.point(space.fastest)
+        self.known = Known(self.fastest)
+        self.over = False
+        self._space = space
+        self._policy_for = policy_for
+        self._trials = trials
+        self._seed = seed
+        self._rounds = 0
+        self._search: Search | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the fastest point is known, so that a policy can be asked."""
+        return self._search is not None
+
+    def begin(self, slo_s: float) -> None:
+        """The fastest point was measured: from now on the bound is known."""
+        self.known.slo_s = slo_s
+        problem = Problem(self._space, slo_s, self._seed)
+        self._search = Search(problem, self._policy_for(problem), self._trials)
+        self._search.next()
+
+    def record(self, trial: Trial) -> None:
+        """Learn from a trial."""
+        self.known.add(trial)
+        if self._search is not None:
+            self._search.record(trial)
+
+    def next(self) -> Proposal | None:
+        """The next point to try; None when the search is over.
+
+        Raises:
+            NotReady: the policy is still thinking.
+            PolicyError: it failed; the search is over.
+        """
+        if self._search is None or self.over:
+            return None
+        try:
+            proposal = self._search.next()
+        except PolicyError:
+            self.over = True
+            raise
+        self.over = proposal is None
+        return proposal
+
+    def choose(self) -> tuple[OperatingPoint, str]:
+        """The point to hold, and why.
+
+        Raises:
+            NotReady: the policy is still thinking.
+        """
+        if self._rounds >= MOST_ROUNDS or self._search is None:
+            return self.fastest, "no choice passed its second window"
+        try:
+            choice = self._search.choose()
+        except PolicyError as error:
+            return self.known.best_point(), str(error)
+        if not choice.feasible or self.known.rejected(choice.point):
+            return self.known.best_point(), "the best that was measured to keep the SLO"
+        return choice.point, choice.reason or "the policy's choice"
+
+    def reject_choice(self, trial: Trial) -> None:
+        """The chosen point failed its second window."""
+        self.record(trial)
+        self.known.reject(trial.point)
+        self._rounds += 1
+
+    def extend(self, trial: Trial) -> None:
+        """Learn from a trial, and search on for a few more."""
+        self.record(trial)
+        if self._search is not None:
+            self._search.budget = max(self._search.budget, len(self._search.trials) + EXTRA_TRIALS)
+        self.over = False
+        self._rounds = 0

@@ -1,0 +1,56 @@
+"""What the controller decides: the one thing that those around it act on, log and show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from governor.meter import STALE
+from governor.space import OperatingPoint
+from governor.trial import Trial
+from governor.units import format_duration, format_energy, format_power
+
+Phase = Literal["baseline", "profile", "search", "hold", "fallback"]
+Kind = Literal[
+    "try",  # a point is tried
+    "wait",  # at a safe point until the policy answers
+    "verify",  # the chosen point is measured a second time
+    "hold",  # the chosen point is held
+    "infeasible",  # nothing keeps the SLO: the fastest point is held
+    "fallback",  # the SLO's budget burns: back to a safe point
+    "drift",  # what was held has changed
+    "drop",  # a window was thrown away
+    "reassert",  # someone else wrote a knob: ours again
+    "release",  # hands off: the system's own governors
+    "freeze",  # no inferences arrive
+    "thaw",  # they arrive again
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is to be done from now on, and why.
+
+    Attributes:
+        time_s: when, on the device's clock.
+        point: what is in force from now on; None: the system's own governors.
+        change: whether ``point`` must be set now.
+        reason: for people.
+        trial: the window that led here, where one did.
+    """
+
+    time_s: float
+    kind: Kind
+    phase: Phase
+    point: OperatingPoint | None
+    change: bool
+    reason: str
+    trial: Trial | None = None
+
+
+def figures(trial: Trial) -> str:
+    """A trial's figures as a clause of a reason."""
+    latency = f"{format_duration(trial.latency_s)} at the percentile"
+    if not trial.energy_se_j < STALE * trial.energy_j:  # NaN too
+        return f"{latency}, left before its energy could be measured"
+    return f"{latency}, {format_energy(trial.energy_j)} an item, {format_power(trial.power_w)}"

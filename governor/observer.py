@@ -1,0 +1,226 @@
+"""What is seen of the inferences at one operating point, and when that says enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from governor.devices.device import DeviceInfo, Sample
+from governor.meter import STALE, Meter
+from governor.pace import Pace
+from governor.setting import Setting
+from governor.slo import BurnGuard, LatencySLO, p_keeps
+from governor.trial import Span, Trial
+from governor.window import Arrivals, Window
+
+CLEAR = 0.99
+"""The probability at which it is clear that a point keeps the SLO, or that it does not."""
+PLAINLY = 4.0
+"""Standard errors by which a point is plainly dearer than another."""
+DEARER_SHARE = 0.6
+"""Of the shortest window: enough to see that a point is plainly dearer than the best one."""
+LOOK_AGAIN = 1.05
+"""A window is judged anew when it has grown by so much: its statistics are not free."""
+HUNG = 10.0
+"""An unfinished inference that has lasted so many times the bound is violation enough."""
+
+
+class Observer:
+    """Takes one window after another and judges them.
+
+    Attributes:
+        meter: the power readings.
+        guard: watches the SLO's budget.
+        slo_s: the bound in seconds; infinite while a relative one is not yet resolved.
+        latest: the latest finished window, None before the first.
+        inferences, items, violations: seen so far; violations of ``slo_s``.
+    """
+
+    def __init__(self, slo: LatencySLO, info: DeviceInfo, pace: Pace, setting: Setting) -> None:
+        self.meter = Meter(info)
+        self.guard = BurnGuard(slo.budget)
+        self.slo_s = math.inf if slo.bound.relative else slo.bound.value
+        self.latest: Trial | None = None
+        self.inferences = self.items = self.violations = 0
+        self._percentile = slo.percentile
+        self._settle_s = info.settle_s
+        self._pace = pace
+        self._setting = setting
+        self._shortest_s = max(pace.window_min_s, pace.readings_min * info.sensor_refresh_s)
+        self._window: Window | None = None
+        self._hung: Span | None = None
+        self._batch_size: float | None = None
+        self._arrivals = Arrivals(pace.stall_s)
+
+    # The window --------------------------------------------------------------------------
+
+    def begin(self, now_s: float, skip: int) -> None:
+        """A window at what has just come into force, without its first ``skip`` inferences."""
+        point = self._setting.target
+        batch_size = None if point is None else point.get("batch_size")
+        if batch_size != self._batch_size:
+            skip = 1  # the application may have read the old one for its next inference
+        self._batch_size = batch_size
+        latest = self.meter.latest
+        self._window = Window(
+            point,
+            now_s + self._settle_s,
+            self._percentile,
+            skip,
+            latest.throttle_events if latest is not None else None,
+        )
+        self.guard.restart()
+
+    def again(self, now_s: float) -> None:
+        """A fresh window at the same point."""
+        if self._window is not None:
+            self._window = self._window.again(now_s)
+
+    def end(self) -> None:
+        """No inference counts until the next window begins."""
+        self._window = None
+
+    # What comes in -----------------------------------------------------------------------
+
+    def read(self, sample: Sample) -> None:
+        """Take note of a reading of the sensors."""
+        self.meter.add(sample)
+        if self._window is not None:
+            self._window.watch_throttling(sample.throttle_events)
+
+    def count(self, spans: Sequence[Span]) -> int:
+        """Take note of inferences; returns how many windows a stalled input has cut short."""
+        patience_s = self._arrivals.patience_s
+        interrupted = 0
+        missed: list[bool] = []
+        for span in spans:
+            if self._arrivals.add(span, patience_s):
+                interrupted += self.interrupt(span.start_s)
+            miss = span.end_s - span.start_s > self.slo_s
+            self.violations += miss
+            self.items += span.items
+            if self._window is not None and self._window.add(span):
+                missed.append(miss)
+        self.inferences += len(spans)
+        self.guard.add(missed)
+        return interrupted
+
+    def interrupt(self, now_s: float) -> bool:
+        """A pause is no data: begin again after it. Returns whether a window was cut short."""
+        cut_short = self._window is not None and len(self._window) > 0
+        self.again(now_s)
+        return cut_short
+
+    def stalled(self, now_s: float) -> bool:
+        """Whether the wait for the next inference is no ordinary one."""
+        return self._arrivals.stalled(now_s)
+
+    @property
+    def patience_s(self) -> float:
+        """The longest wait for the next inference that is ordinary."""
+        return self._arrivals.patience_s
+
+    def note_unfinished(self, now_s: float, in_flight_s: float) -> None:
+        """The oldest unfinished inference has lasted so long, 0: there is none.
+
+        One of this window may be violation enough before it has ended.
+        """
+        began_s = now_s - in_flight_s
+        window = self._window
+        here = window is not None and began_s >= window.start_s
+        self._hung = Span(began_s, now_s) if here and in_flight_s > HUNG * self.slo_s else None
+
+    @property
+    def throttled(self) -> bool:
+        """Whether the board throttled in this window, or caps a knob of ours."""
+        return self._setting.capped or (self._window is not None and self._window.throttled)
+
+    # What it says ------------------------------------------------------------------------
+
+    def so_far(self) -> Trial | None:
+        """What there is of the window; None where that says nothing about its point."""
+        window = self._window
+        if window is None or not len(window) or self.throttled:
+            return None
+        return replace(window.trial(self.meter), too_short=True)
+
+    def violation(self, or_hung: bool = False) -> Trial | None:
+        """The window so far, where it is plain that the SLO is not kept."""
+        window = self._window
+        if window is None or self.throttled:
+            return None
+        if or_hung and self._hung is not None:
+            window.add(self._hung)
+        elif not window.plainly_violates(self.slo_s, self.guard.effect):
+            return None
+        trial = self.so_far()
+        self.latest = trial or self.latest
+        return trial
+
+    def unusable(self) -> str:
+        """Why the window is to be thrown away, empty: it is not."""
+        window = self._window
+        if window is None or window.duration_s < self._shortest_s:
+            return ""
+        if self.throttled and self._setting.target is not None:
+            return "throttled"
+        if window.duration_s < 2.0 * self._pace.window_max_s:
+            return ""
+        return "" if self.meter.has_read_since(window.start_s) else "no power reading"
+
+    def baseline(self) -> Trial | None:
+        """The finished window, as precise as a baseline has to be."""
+        return self._finished(self._pace.baseline_precision, self._pace.baseline_max_s)
+
+    def steady(self) -> Trial | None:
+        """The finished window at a point that is kept."""
+        return self._finished(self._pace.precision, self._pace.window_max_s)
+
+    def verdict(self, best: Trial | None) -> Trial | None:
+        """The finished window in a search.
+
+        It must be clear, too, whether the point keeps the SLO, unless it is plainly dearer
+        than the best one.
+        """
+        return self._finished(self._pace.precision, self._pace.window_max_s, True, best)
+
+    def _finished(
+        self,
+        precision: float,
+        longest_s: float,
+        in_search: bool = False,
+        best: Trial | None = None,
+    ) -> Trial | None:
+        window = self._window
+        if window is None or len(window) < self._pace.inferences_min:
+            return None
+        if self.throttled and self._setting.target is not None:
+            return None
+        shortest_s = self._shortest_s * (DEARER_SHARE if in_search else 1.0)
+        if window.duration_s < max(shortest_s, window.looked_at_s * LOOK_AGAIN):
+            return None
+        window.looked_at_s = window.duration_s
+        trial = window.trial(self.meter)
+        error = trial.energy_se_j / trial.energy_j
+        if not error < STALE:  # NaN too
+            return None
+        precise = window.duration_s >= self._shortest_s and error <= precision
+        done = precise
+        if in_search:
+            done = (precise and self._clear(trial)) or _plainly_dearer(trial, best)
+        if not done and window.duration_s < longest_s:
+            return None
+        self.latest = replace(trial, too_short=not precise)
+        return self.latest
+
+    def _clear(self, trial: Trial) -> bool:
+        probability = p_keeps(trial, self.slo_s)
+        return max(probability, 1.0 - probability) >= CLEAR
+
+
+def _plainly_dearer(trial: Trial, best: Trial | None) -> bool:
+    if best is None:
+        return False
+    error_j = math.hypot(trial.energy_se_j, best.energy_se_j)
+    return trial.energy_j - best.energy_j > PLAINLY * error_j

@@ -1,0 +1,33 @@
+"""How long things are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long things are looked at.
+
+    Attributes:
+        baseline_precision: relative standard error of the baseline's energy per item.
+        precision: the same for a trial.
+        baseline_max_s, window_max_s: seconds after which less has to do.
+        window_min_s: seconds of the shortest window that ends without a plain violation.
+        readings_min: sensor refreshes that it spans; the first of them is discarded.
+        inferences_min: inferences in it.
+        warm_up: inferences left out at the very beginning (lazy initialisation).
+        stall_s: seconds without an inference that may still be an ordinary wait.
+        rest_s: seconds until a search that could not measure is tried again; it doubles.
+    """
+
+    baseline_precision: float = 0.02
+    precision: float = 0.015
+    baseline_max_s: float = 20.0
+    window_max_s: float = 6.0
+    window_min_s: float = 1.2
+    readings_min: float = 4.0
+    inferences_min: int = 8
+    warm_up: int = 3
+    stall_s: float = 2.0
+    rest_s: float = 30.0
