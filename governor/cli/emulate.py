@@ -1,7 +1,10 @@
-"""``governor emulate``: the emulated boards there are, and how near they come to real ones."""
+"""``governor emulate``: emulated boards, how near they come to real ones, and their ``/sys``."""
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor.cli.replay import check_writable, result_console, result_table, write_json
+from governor.devices import DEFAULT_WORKLOAD
 from governor.units import format_duration, format_percent, format_power
 
 if TYPE_CHECKING:
     from governor.devices.emulated.calibration import Anchor, Comparison, Summary
+
+KEEP_UP_S = 10.0
+"""A mounted board that nobody reads is brought up to date so often, so that no read must."""
 
 
 def emulate(
@@ -23,8 +30,61 @@ def emulate(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")
     ] = None,
+    mount: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Serve the board's /sys there until interrupted."),
+    ] = None,
+    l4t: Annotated[
+        int | None, typer.Option(help="Jetson Linux release to mount; the board's usual one.")
+    ] = None,
+    workload: Annotated[str, typer.Option(help="What the mounted board runs.")] = DEFAULT_WORKLOAD,
+    nvpmodel: Annotated[
+        int | None,
+        typer.Option(metavar="ID", help="Power mode to mount; the one without caps by default."),
+    ] = None,
+    late_gpu: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="The mounted GPU has no clock node before.", min=0),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the mounted board's noise.", min=0)] = 0,
 ) -> None:
-    """List the emulated boards and workloads, and how far they lie from published figures."""
+    """List the emulated boards and how far they lie from published figures, or mount one."""
+    if mount is not None:
+        _mount(mount, board or "agx-orin", l4t, workload, nvpmodel, late_gpu, seed)
+    else:
+        _compare(board, calibration, json_file)
+
+
+def _mount(
+    directory: Path,
+    board: str,
+    l4t: int | None,
+    workload: str,
+    mode: int | None,
+    late_gpu_s: float,
+    seed: int,
+) -> None:
+    """Serve a virtual board's files until SIGINT or SIGTERM."""
+    from governor.devices.emulated.mount import check_mount_point, mounted
+    from governor.devices.emulated.sysfs import CONTROL, VirtualJetson
+
+    check_mount_point(directory)
+    jetson = VirtualJetson(board, l4t, workload, mode=mode, seed=seed, gpu_appears_s=late_gpu_s)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
+    with mounted(jetson, directory):
+        typer.echo(
+            f"{jetson.board.info.description}, L4T {jetson.kernel.l4t}, running {workload}, "
+            f"is mounted on {directory}; {directory}{CONTROL}/README says how to use it. "
+            "Ctrl-C unmounts."
+        )
+        sys.stdout.flush()
+        while not ended.wait(KEEP_UP_S):
+            jetson.board.read()
+
+
+def _compare(board: str | None, calibration: bool, json_file: Path | None) -> None:
+    """Print, and write, how far the boards lie from published figures."""
     from governor.devices.emulated import workload_names
     from governor.devices.emulated.calibration import compare, summarise
 

@@ -30,10 +30,9 @@ def _at_least(levels: list[float], wanted: float) -> int:
     return min(bisect_left(levels, wanted), len(levels) - 1)
 
 
-def schedutil(levels_hz: list[float], index: int, utilisation: float, lowest: int) -> int:
+def schedutil(levels_hz: list[float], index: int, utilisation: float) -> int:
     """The CPU's next level, from the busiest core's share of busy time at the level ``index``."""
-    wanted = SCHEDUTIL_HEADROOM * utilisation * levels_hz[index]
-    return max(_at_least(levels_hz, wanted), lowest)
+    return _at_least(levels_hz, SCHEDUTIL_HEADROOM * utilisation * levels_hz[index])
 
 
 def podgov(levels_hz: list[float], index: int, load: float) -> int:

@@ -60,6 +60,7 @@ class Machine:
         now_s: the time up to which everything is accounted.
         energy_j: spent since the start, without sensor noise.
         rail_w: what the sensors show: each rail's mean over the last refresh interval.
+        part_w: the same by component, without sensor noise.
         throttle_events: so far, by cause.
     """
 
@@ -95,7 +96,7 @@ class Machine:
         )
         top = [len(levels) - 1 for levels in self._levels]
         self._force, self._wanted, self._caps = list(top), list(top), list(top)
-        self._pinned = [False, False, False]
+        self._bounds = self._free_bounds()
         self._pending: list[tuple[float, int, int]] = []
         self._sink_c, self._die_c = 0.0, 0.0
         self._sums = [0.0] * len(COMPONENTS)
@@ -104,7 +105,7 @@ class Machine:
         self._busy_gpu_s = self._busy_cpu_s = self._moved = 0.0
         self._table: Tables | None = None
         self.use(table)
-        self.rail_w = self._rails([0.0] * len(COMPONENTS))
+        self._show([0.0] * len(COMPONENTS))
         self._schedule()
 
     def use(self, table: Tables) -> None:
@@ -119,26 +120,44 @@ class Machine:
 
     # -- settings -------------------------------------------------------------------------
 
+    @property
+    def settings(self) -> tuple[int, int, int]:
+        """Levels of CPU, GPU and EMC clock as the kernel reports them."""
+        cpu, gpu, emc = map(min, self._wanted, self._caps)
+        return cpu, gpu, emc
+
     def settings_hz(self) -> list[float]:
         """CPU, GPU and EMC clocks as the kernel reports them."""
-        return [
-            levels[min(wanted, cap)]
-            for levels, wanted, cap in zip(self._levels, self._wanted, self._caps, strict=True)
-        ]
+        return [levels[index] for levels, index in zip(self._levels, self.settings, strict=True)]
+
+    @property
+    def throttled(self) -> tuple[int, int, int]:
+        """By how many levels each knob is capped to protect the board."""
+        cpu, gpu, emc = (
+            len(levels) - 1 - cap for levels, cap in zip(self._levels, self._caps, strict=True)
+        )
+        return cpu, gpu, emc
+
+    def limit(self, knob: int, low: int, high: int, at_s: float) -> None:
+        """Keep one knob between two levels, written at ``at_s``.
+
+        Its governor chooses between them; a change is in force after its transition time.
+        """
+        self._bounds[knob] = (low, high)
+        self._want(knob, self._bounded(knob, self._wanted[knob]), at_s)
+        self._schedule()
 
     def pin(self, knob: int, index: int, at_s: float) -> None:
         """Fix one knob at a level, written at ``at_s``; in force after its transition time."""
-        self._pinned[knob] = True
-        self._want(knob, index, at_s)
-        self._schedule()
+        self.limit(knob, index, index, at_s)
 
     def pins(self) -> dict[int, int]:
         """The knobs that are fixed, with their levels."""
-        return {knob: self._wanted[knob] for knob in (CPU, GPU, EMC) if self._pinned[knob]}
+        return {knob: low for knob, (low, high) in enumerate(self._bounds) if low == high}
 
     def unpin(self) -> None:
         """Give all knobs back to the kernel's governors."""
-        self._pinned = [False, False, False]
+        self._bounds = self._free_bounds()
         self._tick_s = self.now_s
         self._busy_gpu_s = self._busy_cpu_s = self._moved = 0.0
         self._schedule()
@@ -151,7 +170,7 @@ class Machine:
         self._locate()
         parts = self._row_data.watts[1][self._row]
         share = power_w / sum(parts)
-        self.rail_w = self._rails([share * part for part in parts])
+        self._show([share * part for part in parts])
         self._schedule()
 
     @property
@@ -178,6 +197,11 @@ class Machine:
     def die_c(self) -> float:
         """Temperature of the die."""
         return self.air_c + self._sink_c + self._die_c
+
+    @property
+    def board_c(self) -> float:
+        """Temperature of the heat sink and the circuit board around it."""
+        return self.air_c + self._sink_c
 
     def power_w(self, busy: bool) -> float:
         """Module power now, without sensor noise."""
@@ -243,7 +267,7 @@ class Machine:
         self._pending = [entry for entry in self._pending if entry[0] > now]
         if now >= self._window_s + self.board.sensor_refresh_s:
             self._refresh()
-        if not all(self._pinned) and now >= self._tick_s + governors.INTERVAL_S:
+        if self._governed() and now >= self._tick_s + governors.INTERVAL_S:
             self._govern()
         self._locate()
         self._schedule()
@@ -255,9 +279,22 @@ class Machine:
     def _schedule(self) -> None:
         times = [self._window_s + self.board.sensor_refresh_s]
         times += [entry[0] for entry in self._pending]
-        if not all(self._pinned):
+        if self._governed():
             times.append(self._tick_s + governors.INTERVAL_S)
         self._next_s = min(times)
+
+    def _free_bounds(self) -> list[tuple[int, int]]:
+        """What the kernel's governors may choose from when nobody has limited them."""
+        cpu, gpu, emc = (len(levels) - 1 for levels in self._levels)
+        return [(self._lowest_cpu, cpu), (0, gpu), (0, emc)]
+
+    def _governed(self) -> bool:
+        """Whether a governor has anything to choose."""
+        return any(low != high for low, high in self._bounds)
+
+    def _bounded(self, knob: int, index: int) -> int:
+        low, high = self._bounds[knob]
+        return min(max(index, low), high)
 
     def _want(self, knob: int, index: int, at_s: float) -> None:
         before = min(self._wanted[knob], self._caps[knob])
@@ -278,7 +315,7 @@ class Machine:
         return self._caps[knob] != before
 
     def _govern(self) -> None:
-        """One decision of each of the kernel's governors that still has its knob."""
+        """One decision of each of the kernel's governors, within what it may choose."""
         now = self.now_s
         seconds = now - self._tick_s
         self._tick_s = now
@@ -286,14 +323,14 @@ class Machine:
         moved = self._moved / seconds
         self._busy_gpu_s = self._busy_cpu_s = self._moved = 0.0
         cpu, gpu, _ = self._force
-        if not self._pinned[CPU]:
-            level = governors.schedutil(self._levels[CPU], cpu, use, self._lowest_cpu)
-            self._want(CPU, level, now)
-        if not self._pinned[GPU]:
-            self._want(GPU, governors.podgov(self._levels[GPU], gpu, load), now)
-        if not self._pinned[EMC]:
-            could = self.board.gpu.bytes_per_clock * self._levels[GPU][gpu]
-            self._want(EMC, governors.bandwidth_manager(self._reachable, moved, could), now)
+        could = self.board.gpu.bytes_per_clock * self._levels[GPU][gpu]
+        choices = (
+            governors.schedutil(self._levels[CPU], cpu, use),
+            governors.podgov(self._levels[GPU], gpu, load),
+            governors.bandwidth_manager(self._reachable, moved, could),
+        )
+        for knob, index in enumerate(choices):
+            self._want(knob, self._bounded(knob, index), now)
 
     def _refresh(self) -> None:
         """New sensor readings: the mean of the interval that ends now; then protect the board."""
@@ -301,7 +338,7 @@ class Machine:
         means = [total / seconds for total in self._sums]
         self._sums = [0.0] * len(COMPONENTS)
         self._window_s = self.now_s
-        self.rail_w = self._rails(means)
+        self._show(means)
         thermal, power = self.board.thermal, sum(means)
         hot, strong = self.die_c > thermal.passive_c, power > thermal.power_cap_w
         if hot or strong:
@@ -312,8 +349,9 @@ class Machine:
             self._cap(CPU, +1)
             self._cap(GPU, +1)
 
-    def _rails(self, means: list[float]) -> dict[str, float]:
-        by_part = dict(zip(COMPONENTS, means, strict=True))
+    def _show(self, means: list[float]) -> None:
+        """Let the sensors show these mean powers of the components."""
+        self.part_w = by_part = dict(zip(COMPONENTS, means, strict=True))
         rails = {
             rail: sum(by_part[part] for part in parts)
             * (1 + self._sensor_noise * float(self._rng.standard_normal()))
@@ -321,9 +359,8 @@ class Machine:
         }
         if self.board.total_rail not in rails:
             rails[self.board.total_rail] = sum(rails.values())
-        return rails
+        self.rail_w = rails
 
     def temperatures_c(self) -> dict[str, float]:
         """By zone."""
-        board_c = self.air_c + self._sink_c
-        return {"cpu": board_c + 0.8 * self._die_c, "gpu": self.die_c, "tj": self.die_c}
+        return {"cpu": self.board_c + 0.8 * self._die_c, "gpu": self.die_c, "tj": self.die_c}
