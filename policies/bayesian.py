@@ -22,8 +22,8 @@ _PROFILE_TRIALS = 2
 """After all-max; so many trials are there to learn the coefficients, and run less risk."""
 _PROFILE_RISK = 0.1
 
-_LESSON_WEIGHT = 0.5
-"""What a trial teaches counts half of what it gains: only a later trial can cash it in."""
+_LESSON_WEIGHT = 0.25
+"""What a trial teaches counts less than what it gains: only a later trial can cash it in."""
 _CONTENDERS = 200
 """Settings whose chance to turn out best is weighed."""
 _CANDIDATES = 60
