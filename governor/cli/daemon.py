@@ -1,0 +1,39 @@
+"""``governor daemon``: keep the lease for applications that may not set clocks themselves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from governor.lease.client import KEEPER
+from governor.lease.journal import default_folder
+from governor.lease.listener import GROUP, SOCKET
+
+SysfsRoot = Annotated[
+    Path, typer.Option("--sysfs-root", metavar="DIR", help="Where the kernel's files lie.")
+]
+StateFolder = Annotated[
+    Path | None,
+    typer.Option("--state-dir", metavar="DIR", help="Of the journal; beside the socket in /run."),
+]
+
+
+def daemon(
+    socket: Annotated[Path, typer.Option(metavar="PATH", help="Where to listen.")] = SOCKET,
+    sysfs_root: SysfsRoot = Path("/"),
+    group: Annotated[str, typer.Option(help="Who may connect, besides root.")] = GROUP,
+    state_dir: StateFolder = None,
+) -> None:
+    """Serve the lease at a socket, as root; best run by its systemd unit.
+
+    One application at a time may set the machine's clocks; they are put back when it ends,
+    however it ends, and when this daemon is stopped.
+    """
+    root = sysfs_root.resolve()
+    folder = state_dir or default_folder(root)
+    words = ["serve", str(socket.absolute()), group, str(root), str(folder.absolute())]
+    # This process becomes the keeper, which needs a tenth of the command line's memory.
+    os.execv(KEEPER[0], [*KEEPER, *words])  # noqa: S606 - our own interpreter, our own module

@@ -1,0 +1,226 @@
+"""The hardware in our hands: snapshot, set, read back, put back. Knows nothing of sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from governor.lease.control import Control, Snapshot
+from governor.lease.errors import HardwareError, RefusedError, RestoreError
+from governor.lease.find import find_hardware
+from governor.lease.journal import Journal, Record, boot_id, make_folder
+from governor.lease.lock import LeaseLock
+from governor.lease.process import Process
+
+RESTORE_PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
+"""Before each attempt to put back what would not go back: a fault may pass."""
+FAULTS = (OSError, ValueError, TypeError)
+"""What a control may raise. TypeError: Python's own answer to EAGAIN from a text file."""
+LEVEL_TOLERANCE = 1e-9
+"""Relative; a level is compared with its own text, which crossed the socket."""
+
+
+class Custody:
+    """Everything that the lease does to hardware, one call at a time.
+
+    Nothing is written before every knob's snapshot is in the journal; the journal goes only
+    when all of it is back.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        """
+        Args:
+            root: under which the kernel's files lie, ``/`` on a live machine.
+            folder: of journal and lock.
+
+        Raises:
+            LeaseError: the folder cannot be used.
+        """
+        make_folder(folder)
+        self.journal = Journal(folder)
+        self.lock = LeaseLock(folder)
+        self._root = root
+        self._hardware: list[str] = []
+        self._controls: tuple[Control, ...] = ()
+        self._holder: Process | None = None
+        self._journalled = False
+
+    def find(self) -> None:
+        """Look what there is to set; again, for devices appear late.
+
+        Raises:
+            HardwareError: a backend failed to look.
+        """
+        try:
+            hardware = find_hardware(self._root)
+        except OSError as error:
+            raise HardwareError(f"cannot look for knobs under {self._root}: {error}") from None
+        self._hardware = [each.name for each in hardware]
+        self._controls = tuple(control for each in hardware for control in each.controls)
+
+    def describe(self) -> dict[str, object]:
+        """Names of the hardware, and the levels of each knob."""
+        return {
+            "hardware": self._hardware,
+            "knobs": {control.name: list(control.levels) for control in self._controls},
+        }
+
+    def take(self, holder: Process) -> None:
+        """Take the lease, and first put back what a keeper before us could not.
+
+        Raises:
+            LeaseHeldError: someone holds it.
+            RestoreError: what is left of an earlier lease would not go back.
+        """
+        self.lock.take(holder)
+        try:
+            self.find()
+            self._recover()
+        except BaseException:
+            self.lock.drop()
+            raise
+        self._holder = holder
+
+    def put_back(self, asker: Process) -> Record | None:
+        """Put back what an earlier lease left; what that was, or None.
+
+        Raises:
+            LeaseHeldError: someone holds the lease, so nothing was left.
+            RestoreError: something would not go back.
+        """
+        self.find()
+        self.lock.take(asker)
+        try:
+            return self._recover()
+        finally:
+            self.lock.drop()
+
+    def set(self, knobs: Mapping[str, float]) -> dict[str, float]:
+        """Set the knobs in the hardware's own order; what the kernel then says of them.
+
+        Raises:
+            RefusedError: a knob or level that there is not; nothing was written.
+            HardwareError: the kernel refused; knobs before that one are set.
+        """
+        chosen = self._checked(knobs)
+        self._remember()
+        for control, level in chosen:
+            _write(control, level)
+        return {control.name: _read(control) for control, _level in chosen}
+
+    def read(self) -> dict[str, float]:
+        """What is in force, knob by knob.
+
+        Raises:
+            HardwareError: a knob cannot be read.
+        """
+        return {control.name: _read(control) for control in self._controls}
+
+    def give_back(self) -> None:
+        """Put everything back and end the lease. Without one, nothing happens.
+
+        Raises:
+            RestoreError: something would not go back; the journal stays.
+        """
+        try:
+            if self._journalled:
+                self._recover()
+        finally:
+            self._journalled = False
+            self._holder = None
+            self.lock.drop()
+
+    def _checked(self, knobs: Mapping[str, float]) -> list[tuple[Control, float]]:
+        unknown = knobs.keys() - {control.name for control in self._controls}
+        if unknown:
+            known = ", ".join(control.name for control in self._controls) or "none"
+            raise RefusedError(f"no knob {min(unknown)[:40]!r} here; there are: {known}")
+        return [
+            (control, _level(control, knobs[control.name]))
+            for control in self._controls
+            if control.name in knobs
+        ]
+
+    def _remember(self) -> None:
+        if self._journalled:
+            return
+        if self._holder is None:
+            raise RefusedError("set without the lease: acquire it first")
+        snapshots = {control.name: _snapshot(control) for control in self._controls}
+        try:
+            self.journal.write(
+                Record(boot_id(), str(self._root), self._hardware, str(self._holder), snapshots)
+            )
+        except OSError as error:
+            raise HardwareError(f"the journal cannot be kept, so nothing is set: {error}") from None
+        self._journalled = True
+
+    def _recover(self) -> Record | None:
+        """Put back what the journal says, and forget it; None: it said nothing of this boot."""
+        try:
+            record = self.journal.read()
+            if record is not None and record.of_this_boot:
+                self._restore(record)
+            if record is not None:
+                self.journal.clear()
+        except OSError as error:
+            raise RestoreError(f"the journal cannot be used: {error}") from None
+        return record if record is not None and record.of_this_boot else None
+
+    def _restore(self, record: Record) -> None:
+        """Put back in the order of writing; again, what may have had to wait for another."""
+        if Path(record.root) != self._root:
+            raise RestoreError(
+                f"the journal {self.journal.path} is of the files under {record.root}, "
+                f"not of {self._root}: name another folder for it"
+            )
+        pending = dict(record.snapshots)
+        problems: dict[str, str] = dict.fromkeys(pending, "it is not found any more")
+        for pause_s in RESTORE_PAUSES_S:
+            time.sleep(pause_s)
+            for control in self._controls:
+                if control.name not in pending:
+                    continue
+                try:
+                    control.restore(pending[control.name])
+                    del pending[control.name]
+                except FAULTS as error:
+                    problems[control.name] = str(error)
+            if not pending:
+                return
+        what = "; ".join(f"{knob}: {problems[knob]}" for knob in pending)
+        raise RestoreError(
+            f"not put back: {what}. The journal {self.journal.path} stays; "
+            "once that is mended: sudo governor restore"
+        )
+
+
+def _snapshot(control: Control) -> Snapshot:
+    try:
+        return control.snapshot()
+    except FAULTS as error:
+        raise HardwareError(f"{control.name} cannot be saved, so nothing is set: {error}") from None
+
+
+def _write(control: Control, level: float) -> None:
+    try:
+        control.write(level)
+    except FAULTS as error:
+        raise HardwareError(f"{control.name} cannot be set to {level:g}: {error}") from None
+
+
+def _read(control: Control) -> float:
+    try:
+        return float(control.read())
+    except FAULTS as error:
+        raise HardwareError(f"{control.name} cannot be read: {error}") from None
+
+
+def _level(control: Control, wanted: float) -> float:
+    levels = control.levels
+    for level in levels:
+        if abs(level - wanted) <= LEVEL_TOLERANCE * abs(level):
+            return level
+    few = f"{levels[0]:g} to {levels[-1]:g} in {len(levels)} steps" if levels else "none now"
+    raise RefusedError(f"{wanted:g} is no level of {control.name}; its levels: {few}")

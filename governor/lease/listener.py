@@ -1,0 +1,77 @@
+"""The daemon's Unix socket, and a word to systemd."""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from governor.errors import InputError
+from governor.lease.errors import LeaseError
+
+SOCKET = Path("/run/energy-governor/keeper.sock")
+GROUP = "governor"
+
+
+def listen(path: Path, group: str) -> tuple[socket.socket, int]:
+    """A socket at ``path`` that root and ``group`` may open; also the group's number.
+
+    Raises:
+        InputError: there is no such group, or the path cannot be a socket's.
+        LeaseError: another daemon listens there.
+    """
+    number = _group_number(group)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_stale(path)
+        # Closed to all until it belongs to the group.
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        os.chown(path, -1, number)
+        path.chmod(0o660)
+    except OSError as error:
+        listener.close()
+        raise InputError(f"no socket at {path}: {error.strerror or error}; is this root?") from None
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener, number
+
+
+def tell_systemd(state: str) -> None:
+    """``READY=1`` to the service manager that started this process; sd_notify(3)."""
+    address = os.environ.pop("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        end.send(state.encode())
+
+
+def _group_number(group: str) -> int:
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise InputError(
+            f"there is no group {group!r}: sudo groupadd --system {group}, or name another"
+        ) from None
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a daemon that is gone."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise LeaseError(f"a daemon listens at {path} already; governor status shows it")
