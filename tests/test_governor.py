@@ -257,7 +257,7 @@ def test_one_governor_governs_one_block():
 def test_nothing_to_govern_is_an_error_that_says_what_was_looked_for():
     with pytest.raises(NoDeviceError, match="this is no Jetson") as caught:
         EnergyGovernor("50ms")
-    assert set(caught.value.refusals) == {"jetson", "nvml", "cpufreq"}
+    assert set(caught.value.refusals) == {"jetson", "nvml", "cpufreq", "rapl", "hwmon"}
 
 
 def test_an_app_that_does_not_require_it_runs_ungoverned_and_is_measured(caplog, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,23 +78,10 @@ def _open_jetson() -> Device:
     return JetsonDevice.open()
 
 
-def _open_nvml() -> Device:
-    if not Path("/dev/nvidiactl").exists():
-        raise DeviceError("no NVIDIA driver, /dev/nvidiactl does not exist")
-    raise DeviceError("an NVIDIA GPU is here, but this version cannot set its clocks yet")
+def _open_linux() -> Device:
+    from governor.devices.linux import open_linux
+
+    return open_linux()
 
 
-def _open_cpufreq() -> Device:
-    knob = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq")
-    if not knob.exists():
-        raise DeviceError(f"the CPU's clock cannot be set, {knob} does not exist")
-    if not os.access(knob, os.W_OK):
-        raise DeviceError(f"the CPU's clock cannot be set, {knob} is not writable by this user")
-    raise DeviceError("the CPU's clock can be set here, but this version cannot do it yet")
-
-
-_BACKENDS: dict[str, Callable[[], Device]] = {
-    "jetson": _open_jetson,
-    "nvml": _open_nvml,
-    "cpufreq": _open_cpufreq,
-}
+_BACKENDS: dict[str, Callable[[], Device]] = {"jetson": _open_jetson, "linux": _open_linux}
