@@ -85,7 +85,7 @@ def _mount(
 
 def _compare(board: str | None, calibration: bool, json_file: Path | None) -> None:
     """Print, and write, how far the boards lie from published figures."""
-    from governor.devices.emulated import workload_names
+    from governor.devices.emulated import board_names, workload_names
     from governor.devices.emulated.calibration import compare, summarise
 
     check_writable(json_file)
@@ -94,6 +94,10 @@ def _compare(board: str | None, calibration: bool, json_file: Path | None) -> No
     if calibration:
         _print_comparisons(comparisons)
     _print_summaries(summaries)
+    known = {each.anchor.board for each in comparisons}
+    assumed = [name for name in ([board] if board else board_names()) if name not in known]
+    if assumed:
+        typer.echo(f"Nothing published to compare with, all assumed: {', '.join(assumed)}")
     typer.echo(f"Workloads: {', '.join(workload_names())} (-trt: compiled, else PyTorch eager)")
     if json_file is not None:
         write_json(json_file, _document(comparisons, summaries))

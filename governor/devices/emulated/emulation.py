@@ -122,6 +122,7 @@ class Emulation:
         self._scene = Scene(board, chosen, batch_size, Contention(), period_s, ambient_c)
         self._clock = clock
         self._found: dict[int, int] | None = None
+        self._ours: dict[int, int] = {}
         self._lock = threading.RLock()
         self._machine = Machine(
             self._board,
@@ -175,17 +176,23 @@ class Emulation:
             self._catch_up()
             if self._found is None:
                 self._found = self._machine.pins()
+            self._ours = dict(enumerate(indices))
             for knob, index in enumerate(indices):
                 self._machine.pin(knob, index, self._clock.now())
             return self.read()
 
     def release(self) -> None:
-        """Give the clocks back to the kernel's governors, or pin those that were found pinned."""
+        """Give the clocks back to the kernel's governors, or pin those that were found pinned.
+
+        What someone else has pinned since stays.
+        """
         with self._lock:
             self._catch_up()
             if self._found is not None:
+                pins = self._machine.pins().items()
+                foreign = {knob: index for knob, index in pins if self._ours.get(knob) != index}
                 self._machine.unpin()
-                for knob, index in self._found.items():
+                for knob, index in {**self._found, **foreign}.items():
                     self._machine.pin(knob, index, self._clock.now())
                 self._found = None
 

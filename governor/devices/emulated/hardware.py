@@ -240,7 +240,10 @@ def load_board(name: str) -> Board:
     )
 
 
-_ORDER = ("nano", "tx2", "xavier-nx", "agx-xavier", "orin-nano", "orin-nx", "agx-orin")
+_ORDER = (
+    "nano", "tx2", "xavier-nx", "agx-xavier", "orin-nano", "orin-nx", "agx-orin-32gb", "agx-orin",
+    "thor",
+)  # fmt: skip
 
 
 def board_names() -> list[str]:

@@ -31,6 +31,9 @@ GPU_GOVERNORS = ("nvhost_podgov", "performance", "powersave", "userspace", "simp
 """Which of them a given image has is not published; on an emulated board the last two chase
 utilisation as the first one does."""
 
+UP_S = 3600.0
+"""For so long a board has been up when it is mounted; one whose GPU comes late has just booted."""
+
 ABOUT = """\
 This is an emulated {title} under L4T {l4t}. No figure in these files is a measurement of hardware.
 
@@ -81,7 +84,9 @@ class VirtualJetson:
         self.board = live or LiveBoard(board, workload, seed=seed)
         self.tree = Tree(seed)
         self._workload = workload
-        self._gpu_appears_s = self.board.clock.now() + gpu_appears_s
+        now_s = self.board.clock.now()
+        self._gpu_appears_s = now_s + gpu_appears_s
+        self._booted_s = now_s - (0.0 if gpu_appears_s else UP_S)
         self._rail_gate = "1"
         self._online = set(self.kernel.cores)
         cpu, gpu, memory = (knob.levels for knob in self.board.space.knobs)
@@ -183,10 +188,10 @@ class VirtualJetson:
         self.tree.link("/proc/device-tree", tree)
         self._text("/etc/nv_tegra_release", _release(kernel))
         self._text("/proc/version", f"Linux version {kernel.release.kernel}-tegra (emulated)\n")
+        self._file("/proc/uptime", lambda: f"{self.board.clock.now() - self._booted_s:.2f} 0.00")
         conf = f"/etc/nvpmodel/{kernel.conf}"
         self._text(conf, configuration(kernel, self._gpu_path))
-        if posixpath.dirname(conf) != "/etc" and conf != "/etc/nvpmodel.conf":
-            self.tree.link("/etc/nvpmodel.conf", conf)
+        self.tree.link("/etc/nvpmodel.conf", conf)
         self._file("/var/lib/nvpmodel/status", lambda: f"pmode:{self._mode.id:04d}")
         fuse = "/sys/module/tegra_fuse/parameters/tegra_chip_id"
         self._file(fuse, lambda: kernel.soc.chip_id)
