@@ -100,10 +100,7 @@ def find_rails(root: Path, board: Board) -> Rails | str:
     rails = list(_channels(chips, board.rails))
     labels = [rail.label for rail in rails]
     if not rails:
-        return (
-            f"no power sensor can be read in {root / I2C} or {root / HWMON}; in a container, "
-            "start it with -v /sys:/sys"
-        )
+        return f"no power sensor can be read in {root / I2C} or {root / HWMON}"
     if not board.total:
         return f"which of the rails {', '.join(labels)} are this board's total is not known"
     absent = [label for label in board.total if label not in labels]

@@ -218,7 +218,11 @@ def open_rails(root: Path, board: Board) -> PowerSource:
 def _space(levels: Mapping[str, tuple[float, ...]], root: Path) -> Space:
     found = survey(root)
     reasons = {} if found is None else dict(found.missing)
-    missing = {name: reasons.get(name, "not found") for name in KNOBS if name not in levels}
+    missing = {
+        name: str(reasons.get(name, "the lease keeper does not offer it"))
+        for name in KNOBS
+        if name not in levels
+    }
     if len(missing) == len(KNOBS):
         raise DeviceError("no clock can be set: " + "; ".join(missing.values()))
     for name, reason in missing.items():

@@ -271,8 +271,23 @@ def _error_of(step: Callable[[], None]) -> OSError | None:
 # What is there ---------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Missing:
+    """Why a knob cannot be set on this machine, and the command that mends it, if one does."""
+
+    reason: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.fix}" if self.fix else self.reason
+
+
 class NotThere(LookupError):  # noqa: N818 - no error of a program: a board without that knob
-    """A knob cannot be set on this machine; says why, in a clause."""
+    """A knob cannot be set on this machine."""
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.missing = Missing(reason, fix)
 
 
 @dataclass(frozen=True)
@@ -280,12 +295,12 @@ class Survey:
     """What a board has of the knobs.
 
     Attributes:
-        missing: the reason why a knob is not among ``clocks``, by its name.
+        missing: why a knob is not among ``clocks``, by its name.
     """
 
     board: Board
     clocks: tuple[Clock, ...]
-    missing: Mapping[str, str]
+    missing: Mapping[str, Missing]
 
 
 def find(root: Path = Path("/"), wake: bool = True) -> Hardware | None:
@@ -315,17 +330,19 @@ def survey(root: Path = Path("/"), wake: bool = False) -> Survey | None:
     looked = {name: _attempt(way) for name, way in ways.items()}
     return Survey(
         board,
-        tuple(each for each in looked.values() if not isinstance(each, str)),
-        {name: each for name, each in looked.items() if isinstance(each, str)},
+        tuple(each for each in looked.values() if not isinstance(each, Missing)),
+        {name: each for name, each in looked.items() if isinstance(each, Missing)},
     )
 
 
-def _attempt(way: Callable[[], Clock]) -> Clock | str:
+def _attempt(way: Callable[[], Clock]) -> Clock | Missing:
     """The clock, or why it cannot be set."""
     try:
         return way()
-    except (NotThere, OSError, ValueError) as error:
-        return str(error)
+    except NotThere as error:
+        return error.missing
+    except (OSError, ValueError) as error:
+        return Missing(str(error))
 
 
 def _cpu(root: Path) -> LimitedClock:
@@ -370,8 +387,9 @@ def _gpu(root: Path, wake: bool) -> LimitedClock:
     node = gpu_node(root) or (_wake_gpu(root) if wake else None)
     if node is None:
         raise NotThere(
-            f"no GPU in {root / DEVFREQ}; it appears when the GPU's driver has loaded, "
-            "which may take half a minute after boot"
+            f"no GPU in {root / DEVFREQ}",
+            "wait until the GPU's driver has loaded, which may take half a minute after boot; "
+            "then look for it with: sudo dmesg | grep -i -e nvgpu -e nvidia",
         )
     return _devfreq("gpu_hz", node, read_numbers(node / "available_frequencies"))
 
@@ -414,13 +432,14 @@ def _devfreq(name: str, node: Path, table: Sequence[float]) -> LimitedClock:
 
 
 def _emc(root: Path, board: Board) -> Clock:
-    reasons: list[str] = []
+    refusals: list[Missing] = []
     for way in board.emc:
         clock = _attempt(partial(_EMC_WAYS[way], root, board))
-        if not isinstance(clock, str):
+        if not isinstance(clock, Missing):
             return clock
-        reasons.append(clock)
-    raise NotThere("; ".join(reasons))
+        refusals.append(clock)
+    reasons = "; ".join(each.reason for each in refusals)
+    raise NotThere(reasons, next((each.fix for each in refusals if each.fix), ""))
 
 
 def _emc_by_bpmp(root: Path, board: Board) -> LockedClock:
@@ -505,9 +524,12 @@ def _need_debugfs(root: Path, file: Path) -> None:
         return
     debug = root / "sys/kernel/debug"
     if exists(debug) and not os.access(debug, os.X_OK):
-        raise NotThere(f"only root may look into {debug}, where the memory clock is set")
+        raise NotThere(
+            f"only root may look into {debug}, where the memory clock is set",
+            "sudo systemctl enable --now energy-governor",
+        )
     if not exists(debug) or not os.listdir(debug):
-        raise NotThere(f"debugfs is not mounted; mount -t debugfs none {debug}")
+        raise NotThere("debugfs is not mounted", f"sudo mount -t debugfs none {debug}")
     raise NotThere(f"{file} does not exist")
 
 
