@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import pytest
 from linux_trees import CPUFREQ, RAPL, LinuxTree, xeon
 from nvml_stand_in import gpus_in
+from toy import VirtualClock
 
+from governor import EnergyGovernor
 from governor.devices.linux import TOTAL, find_parts, open_linux, refusals
 from governor.errors import InputError, NoDeviceError
 from governor.lease.client import Lease
@@ -183,3 +186,59 @@ def test_a_machine_with_nothing_to_set_is_refused_part_by_part(tmp_path):
     with pytest.raises(NoDeviceError) as refused:
         open_linux(tmp_path, {})
     assert set(refused.value.refusals) == {"nvml", "cpufreq", "rapl", "hwmon"}
+
+
+class Loop:
+    """An application on the tree's machine, in virtual time: its clocks cost what they say."""
+
+    def __init__(self, tree: LinuxTree, gpu=None) -> None:
+        self.tree = tree
+        self.gpu = gpu
+        self.clock = VirtualClock()
+        self.joules = 0.0
+        self._random = random.Random(0)
+
+    def cost(self, cpu_hz: float, gpu_hz: float) -> tuple[float, float]:
+        """Seconds and joules of one inference."""
+        seconds = 12e6 / cpu_hz + (0.0 if self.gpu is None else 15e6 / gpu_hz)
+        watts = 15.0 + 1.2 * (cpu_hz / 1e9) ** 3
+        return seconds, seconds * (watts + (0.0 if self.gpu is None else 30.0 * gpu_hz / 1e9))
+
+    def infer(self) -> None:
+        cpu_hz = 1e3 * int(self.tree.text(f"{CPUFREQ}/policy0/scaling_max_freq"))
+        gpu_hz = 1.98e9 if self.gpu is None else 1e6 * (self.gpu.locked_mhz or 1980)
+        seconds, joules = self.cost(cpu_hz, gpu_hz)
+        self.clock.sleep(seconds * self._random.gauss(1.0, 0.005))
+        self.joules += joules
+        self.tree.write(f"{RAPL}/intel-rapl:0/energy_uj", round(1e6 * (1 + self.joules)))
+
+    def cheapest(self, space, slo_s: float) -> float:
+        """Joules an inference at the best setting that keeps the SLO."""
+        points = [space.point(row) for row in range(len(space))]
+        costs = [self.cost(p["cpu_hz"], p.get("gpu_hz", 1.98e9)) for p in points]
+        return min(joules for seconds, joules in costs if seconds <= slo_s)
+
+
+@pytest.mark.parametrize("with_gpu", [False, True])
+def test_the_governor_finds_the_cheapest_clocks_and_puts_them_back(
+    with_gpu, tree, tmp_path, request
+):
+    gpu = request.getfixturevalue("two_gpus").gpus[0] if with_gpu else None
+    if gpu is not None:
+        gpu.memory_mhz[1] = 0
+    app = Loop(tree, gpu)
+    take = partial(Lease.open, sysfs_root=tree.root, folder=tmp_path / "journal")
+    device = open_linux(tree.root, {"CUDA_VISIBLE_DEVICES": "0"}, take, app.clock)
+    assert device.space.names == (("cpu_hz", "gpu_hz") if with_gpu else ("cpu_hz",))
+    before = tree.limits_khz()
+    with EnergyGovernor("25ms", device=device, policy="roofline") as gov:
+        for _ in gov.watch(range(20_000)):
+            app.infer()
+            if gov.phase == "hold":
+                break
+        chosen = gov.operating_point
+        assert gov.phase == "hold"
+    _, joules = app.cost(chosen["cpu_hz"], chosen.get("gpu_hz", 1.98e9))
+    assert joules < 1.02 * app.cheapest(device.space, 25e-3)
+    assert tree.limits_khz() == before
+    assert gpu is None or gpu.locked_mhz == 0
