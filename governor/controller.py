@@ -127,7 +127,14 @@ class Controller:
         """
         if self.phase != "hold" or self.baseline is None or self.held is None:
             return None
+        if self.defaults_held:
+            return 0.0
         return 1.0 - self.held.energy_j / self.baseline.energy_j if self._baseline_holds else None
+
+    @property
+    def defaults_held(self) -> bool:
+        """Whether nothing was found that is better than the system's own governors."""
+        return self.phase == "hold" and self.target is None
 
     # What is seen ------------------------------------------------------------------------
 
@@ -233,10 +240,10 @@ class Controller:
         self.governing = False
         return self._release(now_s, reason)
 
-    def _release(self, now_s: float, reason: str) -> Decision:
+    def _release(self, now_s: float, reason: str, trial: Trial | None = None) -> Decision:
         self._step = self._in_baseline if self.baseline is None else self._measuring
         self.phase = "baseline"
-        return self._set(now_s, "release", reason, None)
+        return self._set(now_s, "release", reason, None, trial)
 
     # Profile and search ------------------------------------------------------------------
 
@@ -349,6 +356,8 @@ class Controller:
         probability = p_keeps(trial, self.slo_s)
         if probability >= WANTED or trial.point == self._campaign.fastest:
             self.slo_feasible = probability >= HOPELESS
+            if (baseline := self._better_baseline(trial)) is not None:
+                return self._hold_defaults(now_s, trial, baseline)
             return self._hold(now_s, trial, f"verified: {figures(trial)}")
         self._note(trial)
         self._campaign.reject_choice(trial)
@@ -370,6 +379,30 @@ class Controller:
             return self._decide(now_s, "hold", because, trial)
         because += f"; nothing keeps {self.slo}: holding the fastest point"
         return self._decide(now_s, "infeasible", because, trial)
+
+    def _better_baseline(self, trial: Trial) -> Trial | None:
+        """The baseline, where it kept the SLO and ``trial``, the best choice, is no better."""
+        baseline = self.baseline
+        if baseline is None or not self._baseline_holds or self._campaign.known.rejected(None):
+            return None
+        if p_keeps(baseline, self.slo_s) < WANTED:
+            return None
+        error_j = math.hypot(trial.energy_se_j, baseline.energy_se_j)
+        cheaper = trial.energy_j < baseline.energy_j - error_j
+        return None if cheaper and p_keeps(trial, self.slo_s) >= WANTED else baseline
+
+    def _hold_defaults(self, now_s: float, trial: Trial, baseline: Trial) -> Decision:
+        """A governor must not make things worse: hands off, but go on watching."""
+        self._step = self._holding
+        self.phase = "hold"
+        self.slo_feasible = True
+        self.held = baseline
+        self._drift.compare_with(baseline)
+        reason = (
+            f"the system's own governors keep {self.slo} with {figures(baseline)}, and the best "
+            f"setting found saves nothing: {figures(trial)}; holding theirs"
+        )
+        return self._set(now_s, "hold", reason, None, trial)
 
     def _holding(self, now_s: float) -> Decision | None:
         if self.slo_feasible and self.seen.guard.burning:
@@ -404,10 +437,10 @@ class Controller:
         if self._on_drift == "ignore":
             self._drift.compare_with(trial)
             return self._decide(now_s, "drift", what, trial)
-        if self._on_drift == "baseline":
-            decision = self._release(now_s, f"{what}; measuring the baseline again")
+        if self._on_drift == "baseline" or self.target is None:
+            decision = self._release(now_s, f"{what}; measuring the baseline again", trial)
             self._step = self._in_baseline
-            return decision
+            return replace(decision, kind="drift")
         return replace(self._begin_search(now_s, what, trial), kind="drift")
 
     # Fallback ----------------------------------------------------------------------------
@@ -416,7 +449,7 @@ class Controller:
         """The budget burns: to the fastest point known to be safe, and look again there."""
         self.fallbacks += 1
         evidence = self.seen.so_far()
-        if evidence is not None:
+        if evidence is not None and evidence.point is not None:
             self._record(evidence)
         known = self._campaign.known
         known.reject(self.target)
@@ -424,7 +457,7 @@ class Controller:
         self.phase = "fallback"
         self._drops = 0
         point = known.safest_point()
-        reason = f"the SLO's budget burns at {self.target}; falling back to {point}"
+        reason = f"the SLO's budget burns at {_named(self.target)}; falling back to {point}"
         return self._set(now_s, "fallback", reason, point, evidence)
 
     def _in_fallback(self, now_s: float) -> Decision | None:
@@ -499,7 +532,7 @@ class Controller:
         self.phase = "hold"
         self.held = best
         self._drift.compare_with(best)
-        return self._set(now_s, "hold", f"{reason} at {best.point}", best.point)
+        return self._set(now_s, "hold", f"{reason} at {_named(best.point)}", best.point)
 
     # Decisions ---------------------------------------------------------------------------
 
@@ -529,3 +562,7 @@ class Controller:
         self._setting.ask_for(point)
         self.seen.end()
         return replace(self._decide(now_s, kind, reason, trial), change=True)
+
+
+def _named(point: OperatingPoint | None) -> str:
+    return "the system's own governors" if point is None else str(point)

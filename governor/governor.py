@@ -68,6 +68,8 @@ class Status:
         power_w, temperature_c: latest readings by rail and zone.
         total_j: joules on the total rail since the start.
         saving: share of energy an item saved against the baseline; None until known.
+        defaults_held: nothing better than the system's own governors was found, so they are
+            left to govern, and watched.
         inferences, items, violations: since the start.
         failed: inferences that ended in an exception; not among ``inferences``.
         trials: told to the policy.
@@ -92,6 +94,7 @@ class Status:
     temperature_c: Mapping[str, float]
     total_j: float
     saving: float | None
+    defaults_held: bool
     inferences: int
     items: int
     violations: int
@@ -351,6 +354,7 @@ class EnergyGovernor:
                 temperature_c=dict(sample.temperature_c) if sample is not None else {},
                 total_j=seen.meter.total_j,
                 saving=controller.saving,
+                defaults_held=controller.defaults_held,
                 inferences=seen.inferences,
                 items=seen.items,
                 violations=seen.violations,
@@ -368,7 +372,7 @@ class EnergyGovernor:
         """Log a decision, tell the callback, and let the search worker rest when it can."""
         level = _LEVELS.get(decision.kind, logging.INFO)
         saving = self._controller.saving
-        saved = "" if saving is None else f"; {format_percent(saving)} less than the baseline"
+        saved = f"; {format_percent(saving)} less than the baseline" if saving else ""
         logger.log(level, "%s: %s%s", decision.kind, decision.reason, saved)
         if decision.kind in ("hold", "infeasible") and self._worker is not None:
             self._worker.rest()

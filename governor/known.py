@@ -27,19 +27,22 @@ class Known:
         self.fastest = fastest
         self.slo_s = slo_s
         self._trials: list[Trial] = []
-        self._rejected: set[OperatingPoint] = set()
+        self._rejected: set[OperatingPoint | None] = set()
 
     def add(self, trial: Trial) -> None:
         """Take note of a trial at a point."""
         self._trials.append(trial)
 
     def reject(self, point: OperatingPoint | None) -> None:
-        """This point did not keep what it promised; the fastest one is never rejected."""
-        if point is not None and point != self.fastest:
+        """This point did not keep what it promised; the fastest one is never rejected.
+
+        None: the system's own governors did not.
+        """
+        if point != self.fastest:
             self._rejected.add(point)
 
-    def rejected(self, point: OperatingPoint) -> bool:
-        """Whether the point was found wanting."""
+    def rejected(self, point: OperatingPoint | None) -> bool:
+        """Whether the point, or None, the system's own governors, was found wanting."""
         return point in self._rejected
 
     def keeps(self, trial: Trial) -> bool:

@@ -89,6 +89,70 @@ def test_the_saving_is_against_the_baseline():
     assert loop.controller.saving == pytest.approx(truth, abs=0.03)
 
 
+# a board whose own governors are the best there is
+
+
+def well_governed(**kwargs):
+    """Its default point is the optimum of all, and the policy cannot find anything better."""
+    board = ToyBoard(**kwargs)
+    board.found = board.now_set = board.best(SLO_S)
+    return governed(board, policy=wish(board.space.point(20), board.space.point(15)))
+
+
+def test_where_nothing_is_better_than_the_systems_own_governors_they_are_held():
+    loop = well_governed().hold()
+    assert loop.controller.target is None
+    assert loop.board.now_set == loop.board.found
+    assert loop.controller.defaults_held
+    assert loop.controller.saving == 0.0
+    assert loop.controller.slo_feasible
+    assert loop.decisions[-1].kind == "hold"
+    assert "saves nothing" in loop.decisions[-1].reason
+
+
+def test_the_systems_own_governors_are_watched_but_left_alone():
+    loop = well_governed().hold()
+    writes = len(loop.board.writes)
+    loop.run(10_000)
+    assert loop.controller.phase == "hold"
+    assert loop.controller.held is not loop.controller.baseline
+    assert len(loop.board.writes) == writes
+
+
+def test_governors_that_cost_little_but_miss_the_slo_are_not_held():
+    board = ToyBoard()
+    board.found = board.now_set = board.best(0.060)
+    loop = governed(board).hold()
+    assert board.latency_s(board.found) > SLO_S
+    assert board.latency_s(loop.controller.target) <= SLO_S
+
+
+def test_governors_that_begin_to_miss_the_slo_are_left_within_a_window():
+    loop = well_governed().hold()
+    loop.run(200)
+    loop.board.latency_factor = lambda point: 1.6 if point == loop.board.found else 1.0
+    before = loop.board.clock.now()
+    loop.run(500, until=lambda controller: controller.phase != "hold")
+    assert loop.controller.phase == "fallback"
+    assert loop.board.clock.now() - before < 1.6
+    loop.hold()
+    assert loop.controller.target is not None
+    assert loop.board.latency_s(loop.controller.target) <= SLO_S
+
+
+def test_after_a_drift_under_the_systems_own_governors_a_new_baseline_is_taken():
+    loop = well_governed().hold()
+    first = loop.controller.baseline
+    loop.board.static_w = 9.0
+    loop.run(2000, until=lambda controller: controller.drifts == 1)
+    assert loop.decisions[-1].kind == "drift"
+    loop.hold()
+    assert loop.controller.baseline is not first
+    truth = loop.board.energy_j(loop.board.found)
+    assert loop.controller.baseline.energy_j == pytest.approx(truth, rel=0.05)
+    assert loop.controller.saving is not None
+
+
 def test_no_more_trials_than_the_budget_are_told():
     loop = governed(trials=5).hold()
     assert len(loop.controller.trials) == 5
@@ -289,13 +353,16 @@ def test_a_disturbed_window_never_reaches_the_policy():
 
 def test_yielding_to_someone_else_releases_and_only_measures_from_then_on():
     loop = governed(on_disturbance="yield").hold()
-    loop.board.now_set = loop.board.space.point(0)
+    theirs = loop.board.now_set = loop.board.space.point(0)
     loop.run(30)
     assert loop.controller.target is None
     assert not loop.controller.governing
+    assert loop.board.now_set == theirs
     writes = len(loop.board.writes)
     loop.run(2000)
+    loop.board.release()
     assert len(loop.board.writes) == writes
+    assert loop.board.now_set == theirs
 
 
 def test_it_freezes_while_no_inferences_arrive_and_goes_on_after():

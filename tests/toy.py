@@ -143,8 +143,11 @@ class ToyBoard:
         return self.in_force()
 
     def release(self) -> None:
+        """What was found, but for the knobs that someone else has set since."""
         self.releases += 1
-        self.now_set = self.found
+        ours = self.writes[-1] if self.writes else self.now_set
+        foreign = {name: value for name, value in self.now_set.items() if value != ours[name]}
+        self.now_set = OperatingPoint({**self.found, **foreign})
 
     def sample(self) -> Sample:
         if self.sensor_broken:

@@ -344,7 +344,8 @@ def _change(figures: Figures, other: Figures) -> str:
 
 
 def _sentences(outcome: Outcome, setup: Setup) -> Iterator[str]:
-    yield f"Held:    {outcome.held.point}"
+    held = outcome.held.point or "the system's own governors; nothing better was found"
+    yield f"Held:    {held}"
     yield f"Optimum: {outcome.optimum.point}"
     kept = "kept" if outcome.slo_kept else "NOT KEPT"
     yield (

@@ -85,7 +85,8 @@ class Device(Protocol):
     """A board that can be read and set.
 
     A device changes nothing until the first :meth:`apply`. :meth:`release` puts back what
-    was found before it, and may be called any number of times.
+    was found before it, and may be called any number of times. A knob that someone else has
+    set since is theirs: :meth:`release` leaves it.
     """
 
     @property
@@ -121,7 +122,11 @@ class Device(Protocol):
         ...
 
     def release(self) -> None:
-        """Put back every knob as it was found, the system's own governors included."""
+        """Put back every knob as it was found, the system's own governors included.
+
+        A knob that no longer has the value that was last applied is left as it is: somebody
+        else has set it, and an old value must not overwrite a newer one.
+        """
         ...
 
     def sample(self) -> Sample:
