@@ -12,7 +12,7 @@ from toy import VirtualClock
 
 from governor import EnergyGovernor
 from governor.devices.linux import TOTAL, find_parts, open_linux, refusals
-from governor.errors import InputError, NoDeviceError
+from governor.errors import DeviceError, InputError, NoDeviceError
 from governor.lease.client import Lease
 from governor.space import OperatingPoint
 
@@ -140,6 +140,18 @@ def test_locks_end_with_the_application_that_was_killed(tree, tmp_path, opened, 
     keeper.wait(10)
     assert [gpu.locked_mhz for gpu in two_gpus.gpus[:2]] == [0, 0]
     assert tree.limits_khz() == [(1_000_000, 3_900_000)] * 2
+
+
+def test_a_keeper_that_was_killed_while_clocks_were_low_takes_no_level_away(tree, opened):
+    device = opened(tree)
+    device.apply(device.space.point(0))
+    keeper = device._lease._process
+    keeper.kill()
+    keeper.wait()
+    with pytest.raises(DeviceError):  # the answer that is lost with it
+        device.read()
+    fastest = device.space.point(device.space.fastest)
+    assert device.apply(fastest) == fastest
 
 
 def test_the_power_limit_is_the_knob_of_gpus_whose_clock_cannot_be_locked(tree, opened, two_gpus):
