@@ -330,12 +330,21 @@ def may_write(root: Path) -> bool:
 def _dial(path: Path) -> socket.socket:
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     end.settimeout(CALL_S)
-    try:
-        end.connect(str(path))
-    except OSError as error:
-        end.close()
-        raise LeaseError(_no_daemon(path, error)) from None
-    return end
+    give_up_s = time.monotonic() + CALL_S
+    while True:
+        try:
+            end.connect(str(path))
+        except BlockingIOError as error:
+            # Its queue is full. A connect to a Unix socket does not wait out a timeout.
+            if time.monotonic() > give_up_s:
+                end.close()
+                raise LeaseError(_no_daemon(path, error)) from None
+            time.sleep(0.01)
+        except OSError as error:
+            end.close()
+            raise LeaseError(_no_daemon(path, error)) from None
+        else:
+            return end
 
 
 def _no_daemon(path: Path, error: OSError) -> str:
