@@ -91,11 +91,10 @@ class Observer:
 
     def count(self, spans: Sequence[Span]) -> int:
         """Take note of inferences; returns how many windows a stalled input has cut short."""
-        patience_s = self._arrivals.patience_s
         interrupted = 0
         missed: list[bool] = []
         for span in spans:
-            if self._arrivals.add(span, patience_s):
+            if self._arrivals.add(span):
                 interrupted += self.interrupt(span.start_s)
             miss = span.end_s - span.start_s > self.slo_s
             self.violations += miss

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from governor.controller import Controller
 from governor.decision import Decision
@@ -63,7 +64,7 @@ class Runtime:
         self._failing: set[str] = set()
         self._touched = False
         self._running = False
-        self._end = threading.Event()
+        self._going_on = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -73,13 +74,15 @@ class Runtime:
         self._next_look_s = self._next_reading_s = self._clock.now()
         self._controller.applied(self._clock.now())
         if not self._clock.virtual:
+            self._going_on.acquire()
             self._thread = threading.Thread(target=self._drive, name="governor", daemon=True)
             self._thread.start()
 
     def stop(self, reason: str) -> None:
         """End the thread and put the device back as it was found. May be called twice."""
-        self._end.set()
         thread = self._thread
+        with suppress(RuntimeError):  # never taken, or let go of before
+            self._going_on.release()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=STOP_S)
         # a signal may come while this very thread looks, or a device may hang: restore anyway
@@ -101,7 +104,8 @@ class Runtime:
             self._step_safely()
 
     def _drive(self) -> None:
-        while not self._end.wait(self._poll_s):
+        # a bare lock wakes up for less than an Event, and most wakes find nothing to do
+        while not self._going_on.acquire(timeout=self._poll_s):
             self._step_safely()
 
     def _step_safely(self) -> None:

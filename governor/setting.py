@@ -19,31 +19,30 @@ class Setting:
 
     Attributes:
         target: what should be set now; None: nothing of ours.
+        capped: the board holds a knob below it.
     """
 
     def __init__(self, space: Space) -> None:
         self.target: OperatingPoint | None = None
+        self.capped = False
         self._space = space
         self._read: OperatingPoint | None = None
 
     def ask_for(self, target: OperatingPoint | None) -> None:
         """This is to be set; nothing is known of it yet."""
         self.target = target
+        self.capped = False
         self._read = None
 
     def read_back(self, actual: OperatingPoint | None) -> None:
         """It is in force; where the board rounded it up to a setting, that is the target."""
         self._read = actual
-        if actual is None or self.target is None or self._lowers(actual):
+        self.capped = actual is not None and self._lowers(actual)
+        if actual is None or self.target is None or self.capped:
             return
         rounded = OperatingPoint({**self.target, **actual})
         if rounded in self._space:
             self.target = rounded
-
-    @property
-    def capped(self) -> bool:
-        """Whether the board holds a knob below what was asked for."""
-        return self._read is not None and self._lowers(self._read)
 
     def find(self, seen: OperatingPoint | None, throttling: bool) -> Finding:
         """Whose hand ``seen`` shows; ``throttling``: the board does throttle now."""
@@ -52,9 +51,11 @@ class Setting:
             return "ours"
         if all(target[name] == value for name, value in seen.items()):
             self._read = seen
+            self.capped = False
             return "uncapped"
         if throttling and self._lowers(seen):
             self._read = seen
+            self.capped = True
             return "capped"
         return "foreign"
 

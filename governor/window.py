@@ -160,14 +160,18 @@ class Arrivals:
             return self._stall_s
         return max(self._stall_s, 5.0 * median(self._intervals_s))
 
-    def add(self, span: Span, patience_s: float) -> bool:
+    def add(self, span: Span) -> bool:
         """Take note of a span; returns whether the input had stalled before it."""
         last, self._last = self._last, span
         if last is None:
             return False
+        stalled = self._too_long(span.start_s - last.end_s)
         self._intervals_s.append(span.start_s - last.start_s)
-        return span.start_s - last.end_s > patience_s
+        return stalled
 
     def stalled(self, now_s: float) -> bool:
         """Whether the wait that lasts until now is no ordinary one."""
-        return self._last is not None and now_s - self._last.end_s > self.patience_s
+        return self._last is not None and self._too_long(now_s - self._last.end_s)
+
+    def _too_long(self, wait_s: float) -> bool:
+        return wait_s > self._stall_s and wait_s > self.patience_s  # seldom as far as the median

@@ -12,13 +12,16 @@ import pytest
 from governor.cli import bench
 from governor.cli.bench import Measurement
 from governor.cli.main import main
+from governor.pace import Pace
+
+QUICK = Pace(baseline_precision=0.1, precision=0.1, window_min_s=0.2, readings_min=2.0)
 
 
 @pytest.mark.parametrize(
     "measure",
     [
         lambda: bench.span(rounds=3, inferences=50),
-        lambda: bench.loop(seconds=0.4),
+        lambda: bench.loop(seconds=0.4, pace=QUICK),
         lambda: bench.fresh_import(processes=1),
         lambda: bench.next_point("coordinate", searches=1),
         lambda: bench.converge("coordinate", searches=1),

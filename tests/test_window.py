@@ -81,7 +81,7 @@ def test_a_window_of_one_inference_has_a_trial_that_admits_it_knows_little():
 
 def test_a_slow_camera_is_no_stalled_input():
     arrivals = Arrivals(2.0)
-    stalls = [arrivals.add(Span(10.0 * k, 10.0 * k + 0.1), arrivals.patience_s) for k in range(12)]
+    stalls = [arrivals.add(Span(10.0 * k, 10.0 * k + 0.1)) for k in range(12)]
     assert not any(stalls[4:])
     assert not arrivals.stalled(12 * 10.0 + 20.0)
 
@@ -89,7 +89,7 @@ def test_a_slow_camera_is_no_stalled_input():
 def test_a_pause_of_a_fast_loop_is_a_stalled_input():
     arrivals = Arrivals(2.0)
     for k in range(20):
-        arrivals.add(Span(0.05 * k, 0.05 * k + 0.04), arrivals.patience_s)
+        arrivals.add(Span(0.05 * k, 0.05 * k + 0.04))
     assert not arrivals.stalled(2.5)
     assert arrivals.stalled(3.1)
 

@@ -19,8 +19,9 @@ from governor.cli.replay import check_writable, result_console, result_table, wr
 from governor.devices.device import DeviceInfo, MonotonicClock, Sample
 from governor.devices.trace import Sweep
 from governor.errors import GovernorError, InputError
+from governor.pace import Pace
 from governor.space import Knob, OperatingPoint, Space
-from policies.policy import DEFAULT_POLICY
+from policies.policy import DEFAULT_POLICY, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,10 @@ def _print(measurements: Sequence[Measurement]) -> None:
 
 
 class _StillDevice:
-    """A device whose reads and writes cost nothing: what is left is the governor's own cost."""
+    """A device whose reads and writes cost nothing: what is left is the governor's own cost.
+
+    It draws power in proportion to its clock.
+    """
 
     def __init__(self) -> None:
         self.info = DeviceInfo("still", "costs nothing", True, "total", 0.1, 0.0)
@@ -124,7 +128,7 @@ class _StillDevice:
         self.release()
 
     def sample(self) -> Sample:
-        return Sample(self.clock.now(), {"total": 10.0})
+        return Sample(self.clock.now(), {"total": self._point["gpu_hz"] / 1e8})
 
 
 def span(rounds: int = 200, inferences: int = 1000) -> list[Measurement]:
@@ -151,21 +155,39 @@ def span(rounds: int = 200, inferences: int = 1000) -> list[Measurement]:
     return [Measurement("explicit span, added to each inference", 1e6 * added, "µs", 2.0, note)]
 
 
-def loop(seconds: float = 6.0) -> list[Measurement]:
-    """CPU time of the governor's thread while it polls every 100 ms, as a share of one core."""
+def loop(seconds: float = 10.0, pace: Pace | None = None) -> list[Measurement]:
+    """CPU time of the governor's thread, which looks every 100 ms: until it holds, and then."""
     from governor import EnergyGovernor
     from policies.fixed import FixedPolicy
 
-    with EnergyGovernor("1s", device=_StillDevice(), policy=FixedPolicy) as gov:
+    def slow(problem: Problem) -> FixedPolicy:
+        return FixedPolicy(problem, problem.space.point(3))
+
+    with EnergyGovernor("1s", device=_StillDevice(), policy=slow, pace=pace) as gov:
         (thread,) = (one for one in threading.enumerate() if one.name == "governor")
         clock = time.pthread_getcpuclockid(thread.ident or 0)
-        start, used = time.perf_counter(), time.clock_gettime(clock)
-        while time.perf_counter() - start < seconds:
-            with gov.inference():
-                time.sleep(0.010)
-        elapsed, used = time.perf_counter() - start, time.clock_gettime(clock) - used
-    note = f"over {elapsed:.0f} s of 10 ms inferences, without a device's own reads"
-    return [Measurement("control loop and polling at 100 ms", 100 * used / elapsed, "%", 0.5, note)]
+
+        def run(until: Callable[[float], bool]) -> tuple[float, float]:
+            """Seconds that passed, and seconds of CPU time that the thread took."""
+            start_s, start_cpu_s = time.perf_counter(), time.clock_gettime(clock)
+            while not until(time.perf_counter() - start_s):
+                with gov.inference():
+                    time.sleep(0.010)
+            return time.perf_counter() - start_s, time.clock_gettime(clock) - start_cpu_s
+
+        search_s, search_cpu_s = run(until=lambda _elapsed_s: gov.phase == "hold")
+        hold_s, hold_cpu_s = run(until=lambda elapsed_s: elapsed_s >= seconds)
+    note = "of 10 ms inferences, without a device's own reads"
+    return [
+        Measurement(
+            "control loop and polling at 100 ms, in hold",
+            100 * hold_cpu_s / hold_s, "%", 0.5, f"of one core, over {hold_s:.0f} s {note}",
+        ),
+        Measurement(
+            "the same, start-up and a search of two trials",
+            100 * search_cpu_s / search_s, "%", None, f"of one core, over {search_s:.0f} s {note}",
+        ),
+    ]  # fmt: skip
 
 
 _IMPORT = """
@@ -203,7 +225,7 @@ def next_point(
 ) -> list[Measurement]:
     """Time to learn of one more trial and name the next point, with 20 trials known."""
     from governor.devices.replay import ReplayDevice
-    from policies.policy import Problem, load_policy
+    from policies.policy import load_policy
 
     sweep = _made_up_sweep()
     factory = load_policy(policy)
