@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from governor.campaign import Campaign
@@ -37,6 +38,8 @@ OnDisturbance = Literal["reassert", "yield"]
 
 HOPELESS = 0.05
 """Under this probability of keeping the SLO at the fastest point, nothing keeps it."""
+SURE = 0.95
+"""A trial that keeps the SLO with this probability is no risk."""
 MOST_DROPS = 3
 """So many windows thrown away in a row, and the search rests."""
 _NOTHING = Space([Knob("nothing", (1.0,))])
@@ -260,6 +263,7 @@ class Controller:
 
     def _forget(self) -> None:
         self._campaign = self._new_campaign()
+        self.seen.budget.restart()
         self._retry_s = math.inf
 
     def _try(self, now_s: float, proposal: Proposal, because: str, trial: Trial | None) -> Decision:
@@ -337,6 +341,8 @@ class Controller:
             proposal = self._campaign.next()
         except PolicyError as error:
             because += f"; {error}"
+        if proposal is not None and self._risky(proposal) and self.seen.budget.overspent:
+            return self._recover(now_s, proposal, because, trial)
         if proposal is not None:
             return self._try(now_s, proposal, because, trial)
         point, why = self._campaign.choose()
@@ -344,6 +350,30 @@ class Controller:
         self.phase = "search"
         self._drops = 0
         return self._set(now_s, "verify", f"{because}; verifying {point}: {why}", point, trial)
+
+    def _risky(self, proposal: Proposal) -> bool:
+        return proposal.p_safe is None or proposal.p_safe < SURE
+
+    def _recover(
+        self, now_s: float, proposal: Proposal, because: str, trial: Trial | None
+    ) -> Decision:
+        """Too many trials missed the SLO: earn its budget back before the next risk."""
+        until_s = now_s + self._pace.recover_s
+        self._step = partial(self._recovering, until_s, proposal, because)
+        point = self._campaign.known.safest_point()
+        reason = f"{because}; the SLO's budget is spent, recovering it at {point}"
+        return self._set(now_s, "wait", reason, point, trial)
+
+    def _recovering(
+        self, until_s: float, proposal: Proposal, because: str, now_s: float
+    ) -> Decision | None:
+        if self.seen.guard.burning:
+            return self._fall_back(now_s)
+        if self.seen.budget.overspent:
+            if now_s < until_s:
+                return None
+            self.seen.budget.restart()
+        return self._try(now_s, proposal, because, None)
 
     def _in_verification(self, now_s: float) -> Decision | None:
         trial = self.seen.violation()

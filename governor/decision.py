@@ -13,7 +13,7 @@ from governor.units import format_duration, format_energy, format_power
 Phase = Literal["baseline", "profile", "search", "hold", "fallback"]
 Kind = Literal[
     "try",  # a point is tried
-    "wait",  # at a safe point until the policy answers
+    "wait",  # at a safe point until the policy answers, or the SLO's budget has recovered
     "verify",  # the chosen point is measured a second time
     "hold",  # the chosen point is held
     "infeasible",  # nothing keeps the SLO: the fastest point is held

@@ -10,7 +10,7 @@ from governor.devices.device import DeviceInfo, Sample
 from governor.meter import STALE, Meter
 from governor.pace import Pace
 from governor.setting import Setting
-from governor.slo import BurnGuard, LatencySLO, p_keeps
+from governor.slo import BurnGuard, LatencySLO, SearchBudget, p_keeps
 from governor.trial import Span, Trial
 from governor.window import Arrivals, Window
 
@@ -32,6 +32,7 @@ class Observer:
     Attributes:
         meter: the power readings.
         guard: watches the SLO's budget.
+        budget: what of it a search may still spend.
         slo_s: the bound in seconds; infinite while a relative one is not yet resolved.
         latest: the latest finished window, None before the first.
         inferences, items, violations: seen so far; violations of ``slo_s``.
@@ -40,6 +41,7 @@ class Observer:
     def __init__(self, slo: LatencySLO, info: DeviceInfo, pace: Pace, setting: Setting) -> None:
         self.meter = Meter(info)
         self.guard = BurnGuard(slo.budget)
+        self.budget = SearchBudget(slo.budget)
         self.slo_s = math.inf if slo.bound.relative else slo.bound.value
         self.latest: Trial | None = None
         self.inferences = self.items = self.violations = 0
@@ -103,6 +105,7 @@ class Observer:
                 missed.append(miss)
         self.inferences += len(spans)
         self.guard.add(missed)
+        self.budget.add(missed)
         return interrupted
 
     def interrupt(self, now_s: float) -> bool:

@@ -18,6 +18,7 @@ class Pace:
         inferences_min: inferences in it.
         warm_up: inferences left out at the very beginning (lazy initialisation).
         stall_s: seconds without an inference that may still be an ordinary wait.
+        recover_s: seconds that a search rests at most to earn back the SLO's budget.
         rest_s: seconds until a search that could not measure is tried again; it doubles.
     """
 
@@ -30,4 +31,5 @@ class Pace:
     inferences_min: int = 8
     warm_up: int = 3
     stall_s: float = 2.0
+    recover_s: float = 20.0
     rest_s: float = 30.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -190,6 +190,10 @@ SCALES = (10, 25, 100, 400, 1600)
 a window, a long one a slow burn (the multi-window alerts of Google's SRE Workbook, ch. 5)."""
 
 
+SAVED_UP = 8.0
+"""Misses that a search may spend in a row: a plain violation is left after three to six."""
+
+
 class BurnGuard:
     """Watches the most recent inferences for an SLO whose budget burns.
 
@@ -242,3 +246,28 @@ class BurnGuard:
         )
         if settled.any():
             self.effect = min(max(BURST, design_effect(settled)), 4 * BURST)
+
+
+class SearchBudget:
+    """The misses that a search may spend, and must earn back before it risks more.
+
+    Each inference earns ``budget`` misses, as the SLO allows; what is saved up is bounded, so
+    that a long quiet time buys no long violation.
+    """
+
+    def __init__(self, budget: float) -> None:
+        self._budget = budget
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with all that can be saved up."""
+        self._left = SAVED_UP
+
+    def add(self, missed: Sequence[bool]) -> None:
+        """Take note of inferences: did they miss the bound?"""
+        self._left = min(self._left + self._budget * len(missed) - sum(missed), SAVED_UP)
+
+    @property
+    def overspent(self) -> bool:
+        """Whether more was missed than was allowed."""
+        return self._left < 0.0

@@ -13,7 +13,7 @@ from governor.controller import Controller
 from governor.errors import InputError, PolicyError
 from governor.known import WANTED
 from governor.pace import Pace
-from governor.slo import LatencySLO, p_keeps
+from governor.slo import SAVED_UP, LatencySLO, p_keeps
 from policies.policy import Choice, NotReady, Proposal
 
 SLO_S = 0.040
@@ -237,6 +237,52 @@ def test_a_bursty_point_that_keeps_the_slo_is_mostly_not_called_violating():
         loop.hold()
         wrong += any(p_keeps(t, loop.controller.slo_s) < 0.05 for t in loop.controller.trials)
     assert wrong <= 1
+
+
+# the SLO's budget of a search
+
+
+def waits(loop):
+    return [d for d in loop.decisions if d.kind == "wait"]
+
+
+def test_violating_trials_in_a_row_are_paid_back_at_a_safe_point_before_the_next():
+    slow = [ToyBoard().space.point(row) for row in (0, 1, 2, 3, 4, 8)]
+    loop = governed(policy=wish(*slow)).hold()
+    assert len(loop.controller.trials) == 7
+    rests = waits(loop)
+    assert rests
+    for rest in rests:
+        assert loop.board.latency_s(rest.point) <= SLO_S
+        assert "budget" in rest.reason
+    missed = sum(latency > SLO_S for latency in loop.latencies_s)
+    assert missed <= 0.05 * len(loop.latencies_s) + SAVED_UP
+
+
+def test_a_search_in_which_nothing_violates_never_rests():
+    loop = governed(slo="100ms").hold()
+    assert waits(loop) == []
+
+
+def test_a_point_that_the_policy_is_sure_of_needs_no_rest():
+    slow = [ToyBoard().space.point(row) for row in (0, 1, 2, 3)]
+
+    class Sure(Wish):
+        def ask(self):
+            proposal = super().ask()
+            return proposal and dataclasses.replace(proposal, p_safe=0.99)
+
+    loop = governed(policy=lambda problem: Sure(problem, slow)).hold()
+    assert waits(loop) == []
+
+
+def test_a_rest_lasts_no_longer_than_the_pace_says():
+    slow = [ToyBoard().space.point(row) for row in (0, 1, 2, 3, 4, 8)]
+    loop = governed(policy=wish(*slow), pace=Pace(recover_s=0.5)).hold()
+    assert len(loop.controller.trials) == 7
+    after = {d.time_s: e for d, e in zip(loop.decisions, loop.decisions[1:], strict=False)}
+    assert waits(loop)
+    assert all(after[rest.time_s].time_s - rest.time_s < 0.8 for rest in waits(loop))
 
 
 # trouble while searching
