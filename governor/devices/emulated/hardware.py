@@ -242,7 +242,7 @@ def load_board(name: str) -> Board:
 
 _ORDER = (
     "nano", "tx2", "xavier-nx", "agx-xavier", "orin-nano", "orin-nx", "agx-orin-32gb", "agx-orin",
-    "thor",
+    "agx-thor",
 )  # fmt: skip
 
 
