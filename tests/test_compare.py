@@ -11,7 +11,8 @@ from analytic_sweep import analytic_sweep
 from governor.comparison import Reference, curve, measure_everything, to_json
 from governor.errors import InputError, MissingExtraError
 from governor.replay import ReplayRun, Task, run
-from governor.report.plots import check_format, draw_comparison
+from governor.report.drawing import check_format
+from governor.report.plots import FORMATS, draw_comparison
 from governor.units import parse_bound
 
 SWEEP = analytic_sweep()
@@ -130,10 +131,10 @@ def test_a_plot_without_trials_that_differ_still_draws(tmp_path: Path) -> None:
 
 def test_a_plot_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(InputError, match=r"\.png, \.svg, \.html"):
-        check_format(Path("plot.gif"))
+        check_format(Path("plot.gif"), FORMATS)
 
 
 def test_a_missing_matplotlib_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"energy-governor\[report\]"):
-        check_format(Path("plot.png"))
+        check_format(Path("plot.png"), FORMATS)

@@ -166,3 +166,24 @@ def test_ctrl_c_ends_it_with_130_and_no_traceback() -> None:
         _, said = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in said
+
+
+def test_the_report_is_a_page_and_says_that_it_is_emulated(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'energy-governor[report]'")
+    path = tmp_path / "demo.html"
+    subprocess.run([*COMMAND, "demo", *QUICK, "--report", str(path)], check=True)
+    page = path.read_text(encoding="utf-8")
+    assert "Every figure is emulated" in page
+    assert "<svg" in page
+
+
+def test_a_report_that_is_no_page_is_refused_before_the_run(tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [*COMMAND, "demo", *QUICK, "--report", str(tmp_path / "demo.pdf")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert "end it in .html" in refused.stderr

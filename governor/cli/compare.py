@@ -67,9 +67,10 @@ def compare(
     sweeps = select(read_traces(traces), workload, device)
     check_writable(plot, json_file)
     if plot is not None:
-        from governor.report.plots import check_format
+        from governor.report.drawing import check_format
+        from governor.report.plots import FORMATS
 
-        check_format(plot)
+        check_format(plot, FORMATS)
     tasks = [
         Task(sweep, slo, name, seed, trials, noise, curve=True)
         for name in names

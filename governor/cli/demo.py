@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -136,11 +137,17 @@ def demo(
         bool, typer.Option("--realtime", help="In real time, with real threads and processes.")
     ] = False,
     json_file: Json = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE.html", help="Write a page with pictures."),
+    ] = None,
 ) -> None:
     """Govern an inference loop on an emulated Jetson: no hardware is needed or touched."""
     from rich.console import Console
 
     check_writable(json_file)
+    if report is not None:
+        _check_report(report)
     setup = Setup(
         board=board,
         workload=workload,
@@ -154,6 +161,46 @@ def demo(
     show_summary(console, outcome, setup)
     if json_file is not None:
         write_json(json_file, to_json(outcome, setup))
+    if report is not None:
+        _write_report(report, outcome, setup)
+
+
+def _check_report(path: Path) -> None:
+    """Find out before the run whether the report can be written."""
+    from governor.report.drawing import check_format
+    from governor.report.run import FORMATS
+
+    check_format(path, FORMATS)
+    check_writable(path)
+
+
+def _write_report(path: Path, outcome: Outcome, setup: Setup) -> None:
+    from governor.report.run import Run, Setting, write_run
+
+    def setting(name: str, figures: Figures) -> Setting:
+        return Setting(
+            name=name,
+            point=figures.point,
+            latency_s=figures.latency_s,
+            power_w=figures.power_w,
+            energy_j=figures.energy_j,
+        )
+
+    run = Run(
+        title=f"{setup.workload} on an emulated {setup.board}",
+        origin="Every figure is emulated; nothing was measured on hardware.",
+        slo=str(outcome.slo),
+        slo_s=outcome.slo_s,
+        trials=outcome.trials,
+        default=setting("default governors", outcome.default),
+        held=setting("held by the governor", outcome.held),
+        others=[
+            setting("all-max clocks", outcome.all_max),
+            setting("emulator's optimum", outcome.optimum),
+        ],
+        remarks=list(_sentences(outcome, setup)),
+    )
+    write_run(path, run)
 
 
 def _emulate(setup: Setup) -> tuple[Board, Callable[[], object]]:

@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from html import escape
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from governor.comparison import Curve, Reference
-from governor.errors import InputError, MissingExtraError
+from governor.report.drawing import (
+    COLOURS,
+    FAINT,
+    INK,
+    Axes,
+    Figure,
+    empty_figure,
+    inline,
+    page,
+    prepare,
+    svg,
+)
 from governor.space import FloatArray
 
-# matplotlib declares no types for the keyword arguments that all its drawing takes.
-Axes = Any
-Figure = Any
-
 FORMATS = (".png", ".svg", ".html")
-
-# Okabe & Ito's palette (https://jfly.uni-koeln.de/color): told apart by colour-blind readers.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F", "#E69F00", "#56B4E9")
-_INK, _FAINT, _GRID = "#222222", "#6B6B6B", "#E6E6E6"
+"""The endings that :func:`draw_comparison` can draw."""
 
 _FLOOR_PERCENT = 0.1
 """The logarithmic axis starts here: less above the optimum than anyone can measure."""
-
-
-def check_format(path: Path) -> None:
-    """Find out before the work whether :func:`draw_comparison` can draw to ``path``.
-
-    Raises:
-        InputError: the ending is none of :data:`FORMATS`.
-        MissingExtraError: matplotlib is not installed.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path} is no plot that can be drawn; end it in {', '.join(FORMATS)}")
-    _empty_figure()
 
 
 def draw_comparison(
@@ -55,13 +44,13 @@ def draw_comparison(
     if path.suffix.lower() == ".png":
         figure.savefig(path, dpi=160)
     elif path.suffix.lower() == ".svg":
-        path.write_text(_svg(figure), encoding="utf-8")
+        path.write_text(svg(figure), encoding="utf-8")
     else:
-        path.write_text(_page(_svg(figure), curves, subject), encoding="utf-8")
+        path.write_text(_page(figure, curves, subject), encoding="utf-8")
 
 
 def _comparison(curves: Sequence[Curve], reference: Reference, subject: str) -> Figure:
-    figure = _empty_figure()
+    figure = empty_figure(9.0, 7.6)
     energy, missed = figure.subplots(
         2, 1, sharex=True, height_ratios=(2.1, 1), gridspec_kw={"hspace": 0.28}
     )
@@ -72,31 +61,25 @@ def _comparison(curves: Sequence[Curve], reference: Reference, subject: str) -> 
         "How near to the least energy, after how many trials",
         size=15,
         weight="bold",
-        color=_INK,
+        color=INK,
     )
-    figure.text(0.02, 0.922, subject, size=9.5, color=_FAINT)
+    figure.text(0.02, 0.922, subject, size=9.5, color=FAINT)
     figure.text(
         0.02,
         0.02,
         f"Lines: mean over {curves[0].summary.runs} runs a policy. Bands: 95 % confidence of the "
         "mean. Trials replayed from measured sweeps, judged by the sweeps' own figures.",
         size=8,
-        color=_FAINT,
+        color=FAINT,
     )
     _draw_energy(energy, curves, reference)
     _draw_missed(missed, curves)
     return figure
 
 
-def _empty_figure() -> Figure:
-    try:
-        return import_module("matplotlib.figure").Figure(figsize=(9.0, 7.6), facecolor="white")
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report") from error
-
-
 def _draw_energy(axes: Axes, curves: Sequence[Curve], reference: Reference) -> None:
-    _prepare(axes, "Energy above the optimum (%, logarithmic)")
+    prepare(axes, "Energy above the optimum (%, logarithmic)")
+    axes.locator_params(axis="x", integer=True, nbins=13)
     axes.set_yscale("log")
     ends: list[tuple[float, str, str]] = []
     for index, curve in enumerate(curves):
@@ -115,8 +98,8 @@ def _draw_energy(axes: Axes, curves: Sequence[Curve], reference: Reference) -> N
         )
     level = 100 * reference.excess_mean
     shown = max(level, _FLOOR_PERCENT)
-    axes.axhline(shown, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
-    ends.append((shown, f"every setting once  {level:.1f} %", _INK))
+    axes.axhline(shown, color=INK, linewidth=1, linestyle=(0, (5, 4)))
+    ends.append((shown, f"every setting once  {level:.1f} %", INK))
     ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
@@ -127,8 +110,9 @@ def _draw_energy(axes: Axes, curves: Sequence[Curve], reference: Reference) -> N
 
 
 def _draw_missed(axes: Axes, curves: Sequence[Curve]) -> None:
-    _prepare(axes, "Trials so far that missed the SLO (%)")
-    axes.set_xlabel("trials, the all-max corner included", color=_INK)
+    prepare(axes, "Trials so far that missed the SLO (%)")
+    axes.locator_params(axis="x", integer=True, nbins=13)
+    axes.set_xlabel("trials, the all-max corner included", color=INK)
     ends: list[tuple[float, str, str]] = []
     for index, curve in enumerate(curves):
         percent = 100 * curve.violation_rate
@@ -137,16 +121,6 @@ def _draw_missed(axes: Axes, curves: Sequence[Curve]) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlim(1, max(2, len(curves[0].excess_mean)))
     _label_ends(axes, ends, float)
-
-
-def _prepare(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", size=10.5, color=_INK, pad=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_FAINT)
-    axes.grid(axis="y", color=_GRID, linewidth=0.9)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_FAINT, length=0, labelbottom=True)
-    axes.locator_params(axis="x", integer=True, nbins=13)
 
 
 def _line(axes: Axes, index: int, values: FloatArray) -> None:
@@ -209,18 +183,10 @@ def _trials(curve: Curve) -> FloatArray:
 
 
 def _colour(index: int) -> str:
-    return _COLOURS[index % len(_COLOURS)]
+    return COLOURS[index % len(COLOURS)]
 
 
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    # Neither the date nor a random salt of the ids: the same figures give the same file.
-    with import_module("matplotlib").rc_context({"svg.hashsalt": "governor"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
-
-
-def _page(svg: str, curves: Sequence[Curve], subject: str) -> str:
+def _page(figure: Figure, curves: Sequence[Curve], subject: str) -> str:
     """One self-contained page: the picture, and under it the figures it shows."""
     head = "".join(f"<th>{escape(curve.policy)}</th>" for curve in curves)
     rows = "".join(
@@ -232,28 +198,9 @@ def _page(svg: str, curves: Sequence[Curve], subject: str) -> str:
         + "</tr>"
         for trial in range(len(curves[0].excess_mean))
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Policies compared</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: {_INK}; background: #fff;
-       max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-svg {{ width: 100%; height: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-caption {{ text-align: left; color: {_FAINT}; padding: .5rem 0 }}
-th, td {{ padding: .2rem .9rem; text-align: right; border-bottom: 1px solid {_GRID} }}
-</style>
-</head>
-<body>
-{svg[svg.index("<svg") :]}
-<table>
+    table = f"""<div class="scroll"><table>
 <caption>Energy above the optimum after each trial: mean (p95), in %; {escape(subject)}</caption>
 <thead><tr><th>trials</th>{head}</tr></thead>
 <tbody>{rows}</tbody>
-</table>
-</body>
-</html>
-"""
+</table></div>"""
+    return page("Policies compared", inline(figure) + table)
