@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from governor.devices.device import DeviceInfo, Sample
 from governor.slo import Estimate, design_effect
+from governor.space import FloatArray
 
 PRIOR_SPREAD = 0.015
 """Relative spread between power readings that is assumed before any was seen."""
@@ -22,6 +25,11 @@ PRIOR_READINGS = 3.0
 """How many readings that assumption is worth."""
 STALE = 0.5
 """Relative error of a reading from before the stretch of time in question."""
+RESTS = 3
+"""So many readings before, and as many after a burst tell what the board draws at rest."""
+LINGER_S = 0.015
+"""For so long, give or take, the kernel's governors hold a burst's clocks after its end. Assumed:
+they look every 10 to 25 ms or so."""
 REMEMBERED_S = 120.0
 """Readings older than this are forgotten."""
 
@@ -93,6 +101,39 @@ class Meter:
             or self._from_before()
         )
 
+    def burst(self, start_s: float, end_s: float) -> Estimate:
+        """Joules of a stretch of work with rest before and after it, however short.
+
+        A sensor that averages misses nothing: what its readings that overlap the work hold
+        above the rest's power is the work's. The less of it there is against their noise, the
+        larger the stated error; :data:`STALE` of the energy and more means: not resolvable.
+        So does NaN, where rest was not seen on both sides. Ask two refreshes after the end.
+        """
+        stretches = self._stretches()
+        work = [s for s in stretches if s.end_s > start_s and s.start_s - self._poll_s < end_s]
+        before = [s.watts for s in stretches if s.end_s <= start_s][-RESTS:]
+        after = [s.watts for s in stretches if s.start_s - self._poll_s >= end_s][:RESTS]
+        if not work or not before or not after:
+            return Estimate(math.nan, math.inf)
+        rest = np.asarray(before + after)
+        floor_w, spread_w = float(rest.mean()), _spread(rest)
+        joules = np.array([s.watts * (s.end_s - s.start_s) for s in work])
+        rest_s = sum(s.end_s - s.start_s for s in work) - (end_s - start_s)
+        energy_j = float(joules.sum()) - floor_w * rest_s
+        noise_j = spread_w / floor_w * float(np.hypot.reduce(joules))
+        floor_j = spread_w / math.sqrt(len(rest)) * rest_s
+        linger_j = (energy_j / (end_s - start_s) - floor_w) * LINGER_S
+        return Estimate(energy_j, math.hypot(noise_j, floor_j, linger_j))
+
+    def _stretches(self) -> list[_Stretch]:
+        """The mean power of consecutive stretches of time, by the counter where there is one."""
+        if len(self._counts) > 1:
+            return [
+                _Stretch(since_s, until_s, max(after_j - before_j, 0.0) / (until_s - since_s))
+                for (since_s, before_j), (until_s, after_j) in pairwise(self._counts)
+            ]
+        return [_Stretch(at_s - self._refresh_s, at_s, watts) for at_s, watts in self._readings]
+
     def _from_counter(self, start_s: float, end_s: float) -> Estimate | None:
         """Between the first and the last fresh count, each seen up to one poll late."""
         inside = [(at, joules) for at, joules in self._counts if start_s <= at <= end_s]
@@ -113,13 +154,28 @@ class Meter:
         if not inside:
             return None
         values = np.asarray(inside)
-        mean = float(values.mean())
-        squares = float(((values - mean) ** 2).sum())
-        squares += PRIOR_READINGS * (PRIOR_SPREAD * mean) ** 2
-        variance = squares / (len(values) - 1 + PRIOR_READINGS)
-        return Estimate(mean, math.sqrt(variance * design_effect(values) / len(values)))
+        spread = _spread(values)
+        return Estimate(
+            float(values.mean()), spread * math.sqrt(design_effect(values) / len(values))
+        )
 
     def _from_before(self) -> Estimate:
         """A guess: the last reading holds at least part of another operating point."""
         watts = self._readings[-1][1] if self._readings else math.nan
         return Estimate(watts, STALE * watts)
+
+
+class _Stretch(NamedTuple):
+    """Mean watts between two times; a power reading is known to end up to one poll earlier."""
+
+    start_s: float
+    end_s: float
+    watts: float
+
+
+def _spread(values: FloatArray) -> float:
+    """The standard deviation of power readings, shape ``(n,)``, given what is usual."""
+    mean = float(values.mean())
+    squares = float(((values - mean) ** 2).sum())
+    squares += PRIOR_READINGS * (PRIOR_SPREAD * mean) ** 2
+    return math.sqrt(squares / (len(values) - 1 + PRIOR_READINGS))
