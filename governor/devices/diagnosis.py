@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
+from governor.devices.device import Clock, MonotonicClock
 from governor.devices.ina3221 import Rails, find_rails
 from governor.devices.jtop import JtopReading, read_jtop
 from governor.devices.linux import Parts, find_parts, refusals
@@ -19,7 +19,8 @@ from governor.devices.thermal import Temperatures, Throttling
 from governor.errors import DeviceError
 from governor.lease.client import ask_daemon, may_write
 from governor.lease.jetson_board import Board, is_emulated, l4t, model, why_no_jetson
-from governor.lease.jetson_controls import Clock, Survey, survey
+from governor.lease.jetson_controls import CappedClock, Survey, survey
+from governor.lease.jetson_controls import Clock as ClockControl
 
 JETPACKS = {"32": "4", "34": "5 (developer preview)", "35": "5", "36": "6", "38": "7", "39": "7"}
 """JetPack by the first number of the Jetson Linux release, as jetson-stats maps them."""
@@ -130,16 +131,20 @@ def diagnose(root: Path = Path("/")) -> Diagnosis:
 def _of_jetson(root: Path, found: Survey) -> Diagnosis:
     board = found.board
     rails = find_rails(root, board)
-    power_w, refresh_s = ({}, None) if isinstance(rails, str) else watch(rails)
+    power_w, refresh_s = (
+        ({}, None) if isinstance(rails, str) else watch(rails, WATCHED_S, MonotonicClock())
+    )
     access, problems = _access(root)
-    knobs = [_knob(clock, access) for clock in found.clocks]
-    knobs += _daemon_knobs({knob.name for knob in knobs}) if access == "daemon" else []
+    knobs = _daemon_knobs() if access == "daemon" else [_knob(clock) for clock in found.clocks]
     named = {knob.name for knob in knobs}
     problems += [
         Problem(f"{knob}: {missing.reason}", missing.fix)
         for knob, missing in found.missing.items()
         if knob not in named
     ]
+    if access != "daemon" and any(isinstance(clock, CappedClock) for clock in found.clocks):
+        fix = f"sudo mount -t debugfs none {root / 'sys/kernel/debug'}"
+        problems.append(Problem("emc_hz: it can be capped but not pinned without debugfs", fix))
     if isinstance(rails, str):
         problems.append(Problem(f"power: {rails}", CONTAINER_FLAGS if _contained(root) else ""))
     total_rail = "" if isinstance(rails, str) else rails.total_rail
@@ -176,24 +181,18 @@ def _machine(root: Path, board: Board) -> dict[str, str]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _knob(clock: Clock, access: str) -> KnobState:
+def _knob(clock: ClockControl) -> KnobState:
     try:
         now = clock.read()
     except (OSError, ValueError):
         now = None
     here = all(os.access(path, os.W_OK) for path in clock.files)
-    writers = [
-        *(["this user"] if here else []),
-        "root",
-        *(["daemon"] if access == "daemon" else []),
-    ]
-    return KnobState(
-        clock.name, clock.levels, now, tuple(str(path) for path in clock.files), tuple(writers)
-    )
+    writers = ("this user", "root") if here and os.geteuid() else ("root",)
+    return KnobState(clock.name, clock.levels, now, tuple(map(str, clock.files)), writers)
 
 
-def _daemon_knobs(seen: set[str]) -> list[KnobState]:
-    """What only the daemon may look at, such as the memory clock."""
+def _daemon_knobs() -> list[KnobState]:
+    """The daemon may look at what this user may not, such as the memory clock."""
     try:
         levels = cast(Mapping[str, Sequence[float]], ask_daemon("hello")["knobs"])
         now = cast(Mapping[str, float], ask_daemon("read")["read"])
@@ -202,7 +201,6 @@ def _daemon_knobs(seen: set[str]) -> list[KnobState]:
     return [
         KnobState(name, tuple(levels[name]), now.get(name), (), ("root", "daemon"))
         for name in levels
-        if name not in seen
     ]
 
 
@@ -220,16 +218,16 @@ def _rail_states(rails: Rails, board: Board, power_w: Mapping[str, float]) -> li
     ]
 
 
-def watch(rails: Rails, seconds: float = WATCHED_S) -> tuple[dict[str, float], float | None]:
+def watch(rails: Rails, seconds: float, clock: Clock) -> tuple[dict[str, float], float | None]:
     """The last watts by rail, and the median seconds between changes of any of them."""
     power_w = rails.read()
-    start_s = time.monotonic()
+    end_s = clock.now() + seconds
     changes_s: list[float] = []
-    while (now_s := time.monotonic()) - start_s < seconds:
-        time.sleep(LOOK_S)
+    while clock.now() < end_s:
+        clock.sleep(LOOK_S)
         before, power_w = power_w, rails.read()
         if power_w != before:
-            changes_s.append(now_s)
+            changes_s.append(clock.now())
     rails.close()
     gaps_s = [after - before for before, after in pairwise(changes_s)]
     return power_w, statistics.median(gaps_s) if gaps_s else None
@@ -269,12 +267,13 @@ def _jetson_stats(
         reading = read_jtop()
     except DeviceError as error:
         return [f"not used: {error}"], []
-    return _agreement(root, board, reading, power_w)
+    return agreement(root, board, reading, power_w)
 
 
-def _agreement(
+def agreement(
     root: Path, board: Board, reading: JtopReading, power_w: Mapping[str, float]
 ) -> tuple[list[str], list[Problem]]:
+    """What jetson-stats says against what the kernel's files say, and where they differ."""
     says = [f"version {reading.version}, power mode {reading.mode or 'none'}"]
     says += [f"fan {name} at {percent:g} %" for name, percent in reading.fan_percent.items()]
     problems: list[Problem] = []
@@ -296,7 +295,7 @@ def _agreement(
         else:
             says.append(f"{rail} {watts:.2f} W, agrees with {ours:.2f} W")
     total_w = sum(reading.power_w.get(rail, 0.0) for rail in board.total)
-    if reading.total_w is not None and reading.total_w > (1 + AGREE) * total_w > 0:
+    if reading.total_w is not None and reading.total_w > 1.01 * total_w > 0:
         says.append(
             f"its total of {reading.total_w:.2f} W counts a rail twice, {total_w:.2f} W is right"
         )
