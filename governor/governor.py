@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ParamSpec, TypeVar, cast, overload
@@ -16,7 +16,7 @@ from governor.devices import open_device
 from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDevice
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
-from governor.instrument.explicit import Inference, SpanRecorder, Watch
+from governor.instrument.explicit import AsyncWatch, Inference, SpanRecorder, Watch
 from governor.meter import STALE
 from governor.pace import Pace
 from governor.runtime import Runtime
@@ -184,6 +184,7 @@ class EnergyGovernor:
         self._recorder = SpanRecorder(
             time.perf_counter if isinstance(clock, MonotonicClock) else clock.now,
             items=(lambda: self.batch_size) if sizes else (lambda: 1),
+            stall_s=(pace or Pace()).stall_s,
             stretch=self._stretch if isinstance(self._device, ShadowDevice) else None,
             on_span=self._after_span if clock.virtual else None,
         )
@@ -233,6 +234,18 @@ class EnergyGovernor:
     ) -> None:
         self._end("exit" if kind is None else "exception")
 
+    async def __aenter__(self) -> EnergyGovernor:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # not in another thread: signal handlers can only be put back from the main one
+        self.__exit__(kind, error, trace)
+
     def _end(self, reason: str) -> None:
         """Leave everything as it was found; by whatever road this is reached, and twice."""
         if self._state != "running":
@@ -249,8 +262,14 @@ class EnergyGovernor:
 
     # The loop ----------------------------------------------------------------------------
 
-    def watch(self, iterable: Iterable[T]) -> Watch[T]:
-        """Iterate over frames; the body of the loop is one inference."""
+    @overload
+    def watch(self, iterable: Iterable[T]) -> Watch[T]: ...
+
+    @overload
+    def watch(self, iterable: AsyncIterable[T]) -> AsyncWatch[T]: ...
+
+    def watch(self, iterable: Iterable[T] | AsyncIterable[T]) -> Watch[T] | AsyncWatch[T]:
+        """Iterate over frames, by ``for`` or ``async for``; the loop's body is one inference."""
         return self._recorder.watch(iterable)
 
     @overload

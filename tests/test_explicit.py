@@ -87,12 +87,100 @@ def test_a_decorated_coroutine_is_one_inference_until_it_ends(recorder, clock):
     assert recorder.drain() == [(0.0, 2.0, 2)]
 
 
+def test_an_async_with_block_is_one_inference(recorder, clock):
+    async def infer():
+        async with recorder.inference(items=2):
+            await asyncio.sleep(0)
+            clock.work(2.0)
+
+    asyncio.run(infer())
+    assert recorder.drain() == [(0.0, 2.0, 2)]
+
+
+class Camera:
+    """Frames that arrive, by ``async for``."""
+
+    def __init__(self, clock, frames):
+        self.clock = clock
+        self.frames = iter(range(frames))
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await asyncio.sleep(0)
+        self.clock.work(10.0)
+        for frame in self.frames:
+            return frame
+        raise StopAsyncIteration
+
+
+def test_the_body_of_a_watched_async_loop_is_one_inference_and_the_wait_is_not(recorder, clock):
+    async def app():
+        frames = []
+        async for frame in recorder.watch(Camera(clock, 3)):
+            frames.append(frame)
+            await asyncio.sleep(0)
+            clock.work(1.0)
+        return frames
+
+    assert asyncio.run(app()) == [0, 1, 2]
+    assert latencies(recorder) == [1.0, 1.0, 1.0]
+
+
+def test_watched_async_loops_of_different_tasks_are_not_nested(recorder, clock):
+    async def app():
+        async for _ in recorder.watch(Camera(clock, 2)):
+            await asyncio.sleep(0)
+
+    async def both():
+        await asyncio.gather(app(), app())
+
+    asyncio.run(both())
+    assert len(recorder.drain()) == 4
+
+
+def test_a_watched_async_loop_that_is_left_does_not_count_its_last_body(recorder, clock):
+    async def app():
+        async for frame in recorder.watch(Camera(clock, 9)):
+            clock.work(1.0)
+            if frame == 2:
+                break
+
+    asyncio.run(app())
+    assert latencies(recorder) == [1.0, 1.0]
+
+
 def test_the_time_between_ticks_is_one_inference(recorder, clock):
     for _ in range(3):
         recorder.tick()
         clock.work(2.0)
     recorder.tick(items=4)
     assert [(span.latency_s, span.items) for span in recorder.drain()] == [(2, 1), (2, 1), (2, 4)]
+
+
+def test_a_pause_between_ticks_is_no_inference(recorder, clock):
+    for seconds in (0.1, 0.1, 0.1, 30.0, 0.1, 1.9):
+        recorder.tick()
+        clock.work(seconds)
+    recorder.tick()
+    assert latencies(recorder) == pytest.approx([0.1, 0.1, 0.1, 0.1, 1.9])
+
+
+def test_a_pause_before_the_first_inference_is_none_either(recorder, clock):
+    for seconds in (30.0, 0.1):
+        recorder.tick()
+        clock.work(seconds)
+    recorder.tick()
+    assert latencies(recorder) == pytest.approx([0.1])
+
+
+def test_ticks_of_slow_inferences_are_no_pauses(recorder, clock):
+    for _ in range(5):
+        recorder.tick()
+        clock.work(7.0)
+    recorder.tick()
+    assert latencies(recorder) == [7.0] * 4  # nothing is known yet at the first
 
 
 def test_of_nested_spans_the_outermost_counts(recorder, clock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -81,6 +82,40 @@ def test_ticks_count():
             gov.tick()
             board.infer()
     assert gov.status().inferences == 10
+
+
+def test_a_pause_in_a_ticking_loop_is_no_slow_inference():
+    board = ToyBoard()
+    with govern(board) as gov:
+        for turn in range(2500):
+            gov.tick()
+            board.infer()
+            if turn % 400 == 399:
+                board.idle(10.0)
+    status = gov.status()
+    assert status.phase == "hold"
+    assert status.inferences == 2499 - 6
+    assert all(trial.mean_latency_s < 0.2 for trial in gov.trials)
+
+
+def test_an_async_app_is_governed():
+    board = ToyBoard()
+
+    async def camera():
+        for frame in range(2500):
+            await asyncio.sleep(0)
+            yield frame
+
+    async def app():
+        async with govern(board) as gov:
+            async for _ in gov.watch(camera()):
+                board.infer()
+            assert gov.phase == "hold"
+            assert board.now_set == gov.operating_point
+        return gov.status()
+
+    assert asyncio.run(app()).inferences == 2500
+    assert board.now_set == board.found
 
 
 def test_a_named_policy_runs_in_process_in_virtual_time():
@@ -226,7 +261,7 @@ def test_bad_input_is_refused_in_one_line_before_anything_is_changed(arguments, 
         ("emulated:toaster", "toaster"),
         ("emulated:agx-orin/chess", "chess"),
         ("emulated:", "unknown device"),
-        ("jetson:1", "unknown device 'jetson:1'"),
+        ("toaster:1", "unknown device 'toaster:1'"),
     ],
 )
 def test_an_unknown_device_is_refused(device, message):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextvars import ContextVar
+from statistics import median
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from governor.errors import InputError
 from governor.trial import Span
@@ -24,6 +25,10 @@ T = TypeVar("T")
 _outermost: ContextVar[Inference | None] = ContextVar("governor_outermost_span", default=None)
 """Per thread and per asyncio task: the outermost span, open or long ended."""
 
+STALL_S = 2.0
+"""A shorter time between two ticks is always an inference."""
+STALL_FACTOR = 5.0
+"""A longer one is a pause of the input where it is so many times the usual."""
 MOST_SPANS = 100_000
 """Spans kept until they are collected; older ones are lost if nobody ever does."""
 
@@ -40,6 +45,7 @@ class SpanRecorder:
         now: Callable[[], float],
         *,
         items: Callable[[], int] = lambda: 1,
+        stall_s: float = STALL_S,
         stretch: Callable[[float, float, int], None] | None = None,
         on_span: Callable[[], None] | None = None,
     ) -> None:
@@ -47,6 +53,7 @@ class SpanRecorder:
         Args:
             now: seconds, the clock that spans are stamped with.
             items: how many items an inference has that does not say so.
+            stall_s: a shorter time between two ticks is always an inference.
             stretch: called with start, end and items before a span ends; may sleep.
             on_span: called after each span.
         """
@@ -56,6 +63,8 @@ class SpanRecorder:
         self.ticked_s: float | None = None
         self.open_since: dict[object, float] = {}
         self._spans: deque[tuple[float, float, int]] = deque(maxlen=0)
+        self._ticks_s: deque[float] = deque(maxlen=15)
+        self._stall_s = stall_s
         self._stretch = stretch
         self._on_span = on_span
 
@@ -94,16 +103,37 @@ class SpanRecorder:
             raise InputError(f"items must be at least 1, got {items}")
         return Inference(self, items)
 
-    def watch(self, iterable: Iterable[T]) -> Watch[T]:
-        """Iterate; the body of the loop is one inference."""
+    @overload
+    def watch(self, iterable: Iterable[T]) -> Watch[T]: ...
+
+    @overload
+    def watch(self, iterable: AsyncIterable[T]) -> AsyncWatch[T]: ...
+
+    def watch(self, iterable: Iterable[T] | AsyncIterable[T]) -> Watch[T] | AsyncWatch[T]:
+        """Iterate, by ``for`` or ``async for``; the body of the loop is one inference."""
+        if isinstance(iterable, AsyncIterable):
+            return AsyncWatch(self, aiter(iterable))
         return Watch(self, iter(iterable))
 
     def tick(self, items: int | None = None) -> None:
-        """One inference has ended here, and the next one begins."""
+        """One inference has ended here, and the next one begins.
+
+        A pause of the input looks like one long inference: a time between ticks that is far
+        from usual is left out.
+        """
         now_s = self.now()
         last_s, self.ticked_s = self.ticked_s, now_s
-        if last_s is not None:
+        if last_s is not None and not self._paused(now_s - last_s):
             self.record(last_s, now_s, self.items() if items is None else items)
+
+    def _paused(self, between_s: float) -> bool:
+        """Whether so long between two ticks is a pause; of the first ticks, nothing is usual."""
+        usual_s = self._ticks_s
+        paused = between_s > self._stall_s and (
+            not usual_s or between_s > STALL_FACTOR * median(usual_s)
+        )
+        usual_s.append(between_s)
+        return paused
 
 
 class Inference:
@@ -133,6 +163,17 @@ class Inference:
         self._start_s = recorder.open_since[self] = recorder.now()
 
     def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end(completed=kind is None)
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -175,6 +216,26 @@ class Inference:
         return called
 
 
+class _Body:
+    """The body of a watched loop, one turn after another."""
+
+    def __init__(self, recorder: SpanRecorder) -> None:
+        self._recorder = recorder
+        self._open: Inference | None = None
+
+    def begin(self) -> None:
+        self._open = Inference(self._recorder, None)
+        self._open.__enter__()
+
+    def end(self, completed: bool) -> None:
+        span, self._open = self._open, None
+        if span is not None:
+            span.end(completed)
+
+    def __del__(self) -> None:
+        self.end(completed=False)
+
+
 class Watch(Generic[T]):
     """Iterates over something; the time between two requests for an item is one inference.
 
@@ -183,24 +244,34 @@ class Watch(Generic[T]):
     """
 
     def __init__(self, recorder: SpanRecorder, source: Iterator[T]) -> None:
-        self._recorder = recorder
+        self._body = _Body(recorder)
         self._source = source
-        self._open: Inference | None = None
 
     def __iter__(self) -> Watch[T]:
         return self
 
     def __next__(self) -> T:
-        self._end(completed=True)
+        self._body.end(completed=True)
         item = next(self._source)
-        self._open = Inference(self._recorder, None)
-        self._open.__enter__()
+        self._body.begin()
         return item
 
-    def _end(self, completed: bool) -> None:
-        span, self._open = self._open, None
-        if span is not None:
-            span.end(completed)
 
-    def __del__(self) -> None:
-        self._end(completed=False)
+class AsyncWatch(Generic[T]):
+    """:class:`Watch` for ``async for``.
+
+    What other tasks do while the body awaits is part of its time: it is what its user waits.
+    """
+
+    def __init__(self, recorder: SpanRecorder, source: AsyncIterator[T]) -> None:
+        self._body = _Body(recorder)
+        self._source = source
+
+    def __aiter__(self) -> AsyncWatch[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        self._body.end(completed=True)
+        item = await anext(self._source)
+        self._body.begin()
+        return item
