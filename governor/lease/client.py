@@ -13,6 +13,7 @@ import grp
 import logging
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -65,8 +66,9 @@ logger = logging.getLogger("governor")
 class Lease:
     """The right to set this machine's knobs, for as long as this process lives.
 
-    Thread-safe. If the keeper is lost (someone killed it), the next call starts or finds
-    another, which first puts back what the lost one had set.
+    Thread-safe. No call waits longer than ``CALL_S`` for a keeper that lives. When the keeper
+    is lost (someone killed it), one call fails, and the next starts or finds another, in at
+    most ``OPEN_S``, which first puts back what the lost one had set.
 
     Attributes:
         hardware: what the keeper's backends found, by name.
@@ -329,22 +331,14 @@ def may_write(root: Path) -> bool:
 
 def _dial(path: Path) -> socket.socket:
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    end.settimeout(CALL_S)
-    give_up_s = time.monotonic() + CALL_S
-    while True:
-        try:
-            end.connect(str(path))
-        except BlockingIOError as error:
-            # Its queue is full. A connect to a Unix socket does not wait out a timeout.
-            if time.monotonic() > give_up_s:
-                end.close()
-                raise LeaseError(_no_daemon(path, error)) from None
-            time.sleep(0.01)
-        except OSError as error:
-            end.close()
-            raise LeaseError(_no_daemon(path, error)) from None
-        else:
-            return end
+    try:
+        # Python's own timeout would not wait at all where the daemon's queue is full.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(CALL_S), 0))
+        end.connect(str(path))
+    except OSError as error:
+        end.close()
+        raise LeaseError(_no_daemon(path, error)) from None
+    return end
 
 
 def _no_daemon(path: Path, error: OSError) -> str:

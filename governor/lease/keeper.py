@@ -37,6 +37,7 @@ from governor.lease.errors import (
     LeaseHeldError,
     ProtocolError,
     RefusedError,
+    RestoreError,
 )
 from governor.lease.hands import Answer, Hands, Job, Outcome
 from governor.lease.listener import listen, tell_systemd
@@ -289,7 +290,7 @@ class Keeper:
 
         def taken(outcome: Outcome) -> None:
             if isinstance(outcome, LeaseError):
-                self._end_lease(self._note)
+                self._end_lease(lambda _nothing: self._note(outcome))
             else:
                 log(f"lease for {connection.peer}")
             self._answered(connection, request, outcome)
@@ -331,7 +332,7 @@ class Keeper:
 
     def _note(self, outcome: Outcome) -> None:
         """Keep in mind and in the log whether all went back."""
-        self._unrestored = isinstance(outcome, LeaseError)
+        self._unrestored = isinstance(outcome, RestoreError)
         if isinstance(outcome, LeaseError):
             log(str(outcome))
 
