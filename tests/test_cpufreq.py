@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from linux_trees import CPUFREQ, LinuxTree, xeon
 
@@ -118,6 +118,7 @@ def test_where_nothing_is_pinned_the_clock_itself_is_read(tmp_path):
     assert control_of(tree).read() == 3_887_655_000
 
 
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_walk_over_the_levels_is_accepted_and_restored_exactly(tmp_path_factory, data):
     tree = xeon(tmp_path_factory.mktemp("cpu"))

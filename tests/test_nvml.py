@@ -154,6 +154,13 @@ def test_without_a_library_there_is_nothing_to_set(tmp_path):
     assert find(tmp_path) is None
 
 
+def test_a_jetsons_gpu_is_not_set_through_nvml(tmp_path, machine):
+    compatible = tmp_path / "proc/device-tree/compatible"
+    compatible.parent.mkdir(parents=True)
+    compatible.write_bytes(b"nvidia,p3737-0000+p3701-0005\0nvidia,tegra234\0")
+    assert find(tmp_path) is None
+
+
 def test_the_keepers_part_imports_the_standard_library_only():
     code = (
         "import sys; import governor.lease.nvml_controls, governor.lease.cpufreq_controls;"

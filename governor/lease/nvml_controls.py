@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from governor.lease.control import Control, Hardware, Snapshot
+from governor.lease.jetson_board import identify
 
 LIBRARY = "libnvidia-ml.so.1"
 MOST_CLOCKS = 32
@@ -115,10 +116,15 @@ class Gpu:
 def find(root: Path) -> Hardware | None:
     """The knobs of every GPU, ``gpu0_hz`` and so on; None where there is none to set.
 
+    None on a Jetson, too: its NVML supports next to nothing, and loading it would cost the
+    keeper memory.
+
     Args:
         root: the file system's root. Anywhere but at ``/`` the library is
             ``usr/lib/libnvidia-ml.so.1`` below it.
     """
+    if identify(root) is not None:
+        return None
     try:
         found = gpus(root)
     except OSError:
