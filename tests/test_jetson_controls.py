@@ -178,7 +178,7 @@ def test_a_missing_knob_is_left_out_with_its_reason(
     found = survey(here.root)
     assert found is not None
     assert said in found.missing[knob].reason
-    assert {clock.name for clock in found.clocks} == {"cpu_hz", "gpu_hz", "emc_hz"} - {knob}
+    assert {each.name for each in found.controls} == {"cpu_hz", "gpu_hz", "emc_hz"} - {knob}
 
 
 @pytest.mark.parametrize("content", ["", "garbage", "\0"])
@@ -188,7 +188,7 @@ def test_a_limit_that_holds_no_number_costs_only_its_own_knob(tmp_path: Path, co
     found = survey(here.root)
     assert found is not None
     assert "no number" in found.missing["gpu_hz"].reason
-    assert {clock.name for clock in found.clocks} == {"cpu_hz", "emc_hz"}
+    assert {each.name for each in found.controls} == {"cpu_hz", "emc_hz"}
 
 
 def test_numbers_may_end_in_nuls(tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from governor.devices.thermal import Temperatures, Throttling
 from governor.errors import DeviceError
 from governor.lease.client import ask_daemon, may_write
 from governor.lease.jetson_board import Board, is_emulated, l4t, model, why_no_jetson
-from governor.lease.jetson_controls import CappedClock, Survey, survey
-from governor.lease.jetson_controls import Clock as ClockControl
+from governor.lease.jetson_controls import CappedClock, JetsonControl, Survey, survey
 
 JETPACKS = {"32": "4", "34": "5 (developer preview)", "35": "5", "36": "6", "38": "7", "39": "7"}
 """JetPack by the first number of the Jetson Linux release, as jetson-stats maps them."""
@@ -130,40 +129,62 @@ def diagnose(root: Path = Path("/")) -> Diagnosis:
 
 def _of_jetson(root: Path, found: Survey) -> Diagnosis:
     board = found.board
-    rails = find_rails(root, board)
-    power_w, refresh_s = (
-        ({}, None) if isinstance(rails, str) else watch(rails, WATCHED_S, MonotonicClock())
-    )
     access, problems = _access(root)
-    knobs = _daemon_knobs() if access == "daemon" else [_knob(clock) for clock in found.clocks]
-    named = {knob.name for knob in knobs}
-    problems += [
-        Problem(f"{knob}: {missing.reason}", missing.fix)
-        for knob, missing in found.missing.items()
-        if knob not in named
-    ]
-    if access != "daemon" and any(isinstance(clock, CappedClock) for clock in found.clocks):
-        fix = f"sudo mount -t debugfs none {root / 'sys/kernel/debug'}"
-        problems.append(Problem("emc_hz: it can be capped but not pinned without debugfs", fix))
-    if isinstance(rails, str):
-        problems.append(Problem(f"power: {rails}", CONTAINER_FLAGS if _contained(root) else ""))
-    total_rail = "" if isinstance(rails, str) else rails.total_rail
-    says, differs = _jetson_stats(root, board, power_w)
+    knobs = _daemon_knobs() if access == "daemon" else [_knob(each) for each in found.controls]
+    power = _Power.of(root, board)
+    says, differs = _jetson_stats(root, board, power.power_w)
     return Diagnosis(
         machine=_machine(root, board),
         knobs=knobs,
-        rails=[] if isinstance(rails, str) else _rail_states(rails, board, power_w),
-        total_rail=total_rail,
+        rails=power.rails,
+        total_rail=power.total_rail,
         total_covers=board.total_covers,
-        total_w=power_w.get(total_rail),
-        stated_refresh_s=None if isinstance(rails, str) else rails.refresh_s,
-        measured_refresh_s=refresh_s,
+        total_w=power.power_w.get(power.total_rail),
+        stated_refresh_s=power.stated_refresh_s,
+        measured_refresh_s=power.measured_refresh_s,
         temperature_c=Temperatures(root).read(0.0),
         throttle_events=Throttling(root).read(0.0),
         access=access,
         jetson_stats=says,
-        problems=[*problems, *differs],
+        problems=[*problems, *_missing(root, found, knobs), *power.problems, *differs],
     )
+
+
+def _missing(root: Path, found: Survey, knobs: Sequence[KnobState]) -> list[Problem]:
+    named = {knob.name for knob in knobs}
+    problems = [
+        Problem(f"{knob}: {missing.reason}", missing.fix)
+        for knob, missing in found.missing.items()
+        if knob not in named
+    ]
+    capped = {each.name for each in found.controls if isinstance(each, CappedClock)}
+    if any(knob.name in capped and knob.files for knob in knobs):
+        fix = f"sudo mount -t debugfs none {root / 'sys/kernel/debug'}"
+        problems.append(Problem("emc_hz: it can be capped but not pinned without debugfs", fix))
+    return problems
+
+
+@dataclass(frozen=True)
+class _Power:
+    """What the power sensors say; empty, with a problem, where they cannot be read."""
+
+    rails: Sequence[RailState] = ()
+    power_w: Mapping[str, float] = field(default_factory=dict[str, float])
+    total_rail: str = ""
+    stated_refresh_s: float | None = None
+    measured_refresh_s: float | None = None
+    problems: Sequence[Problem] = ()
+
+    @classmethod
+    def of(cls, root: Path, board: Board) -> _Power:
+        try:
+            rails = find_rails(root, board)
+        except DeviceError as error:
+            fix = CONTAINER_FLAGS if _contained(root) else ""
+            return cls(problems=[Problem(f"power: {error}", fix)])
+        power_w, refresh_s = watch(rails, WATCHED_S, MonotonicClock())
+        states = _rail_states(rails, board, power_w)
+        return cls(states, power_w, rails.total_rail, rails.refresh_s, refresh_s)
 
 
 def _machine(root: Path, board: Board) -> dict[str, str]:
@@ -181,7 +202,7 @@ def _machine(root: Path, board: Board) -> dict[str, str]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _knob(clock: ClockControl) -> KnobState:
+def _knob(clock: JetsonControl) -> KnobState:
     try:
         now = clock.read()
     except (OSError, ValueError):

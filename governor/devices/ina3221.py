@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governor.devices.polled_file import PolledFile
+from governor.errors import DeviceError
 from governor.lease.jetson_board import Board
 from governor.lease.kernel_files import exists, read_number, read_text
 
@@ -94,18 +95,24 @@ def with_total(power_w: dict[str, float], total: Sequence[str]) -> dict[str, flo
     return power_w
 
 
-def find_rails(root: Path, board: Board) -> Rails | str:
-    """The rails of ``board``, or why its power cannot be read, in a clause."""
+def find_rails(root: Path, board: Board) -> Rails:
+    """The rails of ``board``.
+
+    Raises:
+        DeviceError: none can be read, or not all that add up to the total.
+    """
     chips = dict(_chips(root))
     rails = list(_channels(chips, board.rails))
     labels = [rail.label for rail in rails]
     if not rails:
-        return f"no power sensor can be read in {root / I2C} or {root / HWMON}"
+        raise DeviceError(f"no power sensor can be read in {root / I2C} or {root / HWMON}")
     if not board.total:
-        return f"which of the rails {', '.join(labels)} are this board's total is not known"
+        raise DeviceError(
+            f"which of the rails {', '.join(labels)} are this board's total is not known"
+        )
     absent = [label for label in board.total if label not in labels]
     if absent:
-        return f"no rail {', '.join(absent)}, only {', '.join(labels)}"
+        raise DeviceError(f"no rail {', '.join(absent)}, only {', '.join(labels)}")
     intervals = [each for each in map(_interval_s, chips.values()) if each is not None]
     return Rails(rails, board.total, max(intervals, default=REFRESH_S))
 

@@ -144,8 +144,8 @@ class JetsonDevice:
             return self._point(self._lease.read())
         found = survey(self._root)
         try:
-            clocks = () if found is None else found.clocks
-            return self._point({each.name: each.read() for each in clocks})
+            controls = () if found is None else found.controls
+            return self._point({each.name: each.read() for each in controls})
         except (KeyError, OSError, ValueError) as error:
             raise DeviceError(f"the clocks cannot be read without the lease: {error}") from None
 
@@ -202,17 +202,18 @@ def open_rails(root: Path, board: Board) -> PowerSource:
     Raises:
         DeviceError: neither; says why of both.
     """
-    rails = find_rails(root, board)
-    if not isinstance(rails, str):
-        return rails
+    try:
+        return find_rails(root, board)
+    except DeviceError as error:
+        problem = str(error)
     if root != Path("/") or not board.total:  # jetson-stats knows only the machine it runs on
-        raise DeviceError(rails)
+        raise DeviceError(problem)
     from governor.devices.jtop import JtopRails
 
     try:
         return JtopRails.open(board)
     except DeviceError as error:
-        raise DeviceError(f"{rails}; {error}") from None
+        raise DeviceError(f"{problem}; {error}") from None
 
 
 def _space(levels: Mapping[str, tuple[float, ...]], root: Path) -> Space:

@@ -233,7 +233,7 @@ class CappedClock:
         self.levels = self._allowed()
 
 
-Clock = LimitedClock | LockedClock | CappedClock
+JetsonControl = LimitedClock | LockedClock | CappedClock
 
 
 def nearest(hz: float, levels: Sequence[float]) -> float:
@@ -295,11 +295,11 @@ class Survey:
     """What a board has of the knobs.
 
     Attributes:
-        missing: why a knob is not among ``clocks``, by its name.
+        missing: why a knob is not among ``controls``, by its name.
     """
 
     board: Board
-    clocks: tuple[Clock, ...]
+    controls: tuple[JetsonControl, ...]
     missing: Mapping[str, Missing]
 
 
@@ -314,7 +314,7 @@ def find(root: Path = Path("/"), wake: bool = True) -> Hardware | None:
         wake: power up, for a moment, a GPU that has not shown itself yet (needs root).
     """
     found = survey(root, wake)
-    return None if found is None else Hardware(found.board.name, found.clocks)
+    return None if found is None else Hardware(found.board.name, found.controls)
 
 
 def survey(root: Path = Path("/"), wake: bool = False) -> Survey | None:
@@ -322,7 +322,7 @@ def survey(root: Path = Path("/"), wake: bool = False) -> Survey | None:
     board = identify(root)
     if board is None:
         return None
-    ways: dict[str, Callable[[], Clock]] = {
+    ways: dict[str, Callable[[], JetsonControl]] = {
         "cpu_hz": lambda: _cpu(root),
         "gpu_hz": lambda: _gpu(root, wake),
         "emc_hz": lambda: _emc(root, board),
@@ -335,7 +335,7 @@ def survey(root: Path = Path("/"), wake: bool = False) -> Survey | None:
     )
 
 
-def _attempt(way: Callable[[], Clock]) -> Clock | Missing:
+def _attempt(way: Callable[[], JetsonControl]) -> JetsonControl | Missing:
     """The clock, or why it cannot be set."""
     try:
         return way()
@@ -431,7 +431,7 @@ def _devfreq(name: str, node: Path, table: Sequence[float]) -> LimitedClock:
     return LimitedClock(name, table or _steps(low, high), [limits])
 
 
-def _emc(root: Path, board: Board) -> Clock:
+def _emc(root: Path, board: Board) -> JetsonControl:
     refusals: list[Missing] = []
     for way in board.emc:
         clock = _attempt(partial(_EMC_WAYS[way], root, board))
@@ -511,7 +511,7 @@ def _emc_by_cap(root: Path, board: Board) -> CappedClock:
     raise NotThere(f"neither {root / CAPS[0]} nor {root / CAPS[1]} exists")
 
 
-_EMC_WAYS: dict[str, Callable[[Path, Board], Clock]] = {
+_EMC_WAYS: dict[str, Callable[[Path, Board], JetsonControl]] = {
     "bpmp": _emc_by_bpmp,
     "bwmgr": _emc_by_bwmgr,
     "override": _emc_by_override,
