@@ -19,6 +19,7 @@ from functools import partial
 from typing import Literal
 
 from governor.campaign import Campaign
+from governor.ceiling import Ceiling
 from governor.decision import Decision, Kind, Phase, figures
 from governor.devices.device import DeviceInfo, Sample
 from governor.drift import DriftWatch
@@ -95,14 +96,14 @@ class Controller:
         self.disturbances: Counter[str] = Counter()
         self.fallbacks = self.drifts = 0
 
-        self._space = space or _NOTHING
+        self._ceiling = Ceiling(space or _NOTHING)
         self._policy_for = policy_for
         self._trial_budget = trials
         self._seed = seed
         self._on_drift = on_drift
         self._on_disturbance = on_disturbance
         self._pace = pace or Pace()
-        self._setting = Setting(self._space)
+        self._setting = Setting(self._ceiling.space)
         self.seen = Observer(slo, info, self._pace, self._setting)
         self._campaign = self._new_campaign()
         self._step: Callable[[float], Decision | None] = self._in_baseline
@@ -234,7 +235,7 @@ class Controller:
         """Nothing of ours is set: windows follow each other, for the record."""
         if self.seen.steady() is not None or self.seen.unusable():
             self.seen.again(now_s)
-        if self.governing and now_s >= self._retry_s:
+        if self.governing and self._due(now_s):
             return self._begin_search(now_s, "trying again")
         return None
 
@@ -251,20 +252,35 @@ class Controller:
     # Profile and search ------------------------------------------------------------------
 
     def _new_campaign(self) -> Campaign:
-        return Campaign(self._space, self._policy_for, self._trial_budget, self._seed)
+        return Campaign(self._ceiling.space, self._policy_for, self._trial_budget, self._seed)
 
     def _begin_search(self, now_s: float, because: str, trial: Trial | None = None) -> Decision:
         """A new search starts with the fastest point there is."""
-        self._forget()
+        if self._ceiling.may_lift(now_s, self.seen.temperature_c):
+            self._ceiling.lift()
+        self._forget(now_s)
         first = Proposal(
             point=self._campaign.fastest, purpose="profile", reason="the fastest first"
         )
         return self._try(now_s, first, because, trial)
 
-    def _forget(self) -> None:
+    def _forget(self, now_s: float) -> None:
         self._campaign = self._new_campaign()
         self.seen.budget.restart()
         self._retry_s = math.inf
+        if self._ceiling.lowered:
+            self._retry_later(now_s)
+
+    def _retry_later(self, now_s: float) -> None:
+        self._retry_s = now_s + self._pace.rest_s * 2.0 ** min(self._rests, 6)
+        self._rests += 1
+
+    def _due(self, now_s: float) -> bool:
+        """Whether to try again what could not be measured; under a ceiling, once it may lift."""
+        if now_s < self._retry_s:
+            return False
+        ceiling = self._ceiling
+        return not ceiling.lowered or ceiling.may_lift(now_s, self.seen.temperature_c)
 
     def _try(self, now_s: float, proposal: Proposal, because: str, trial: Trial | None) -> Decision:
         self._step = self._in_trial
@@ -298,7 +314,7 @@ class Controller:
         self._record(trial)
         self.slo_feasible = p_keeps(trial, self.slo_s) >= HOPELESS
         if not self.slo_feasible:
-            return self._hold(now_s, trial, because)
+            return self._settle_for(now_s, trial, because)
         return self._proceed(now_s, because, trial)
 
     def _record(self, trial: Trial) -> None:
@@ -386,15 +402,20 @@ class Controller:
         probability = p_keeps(trial, self.slo_s)
         if probability >= WANTED or trial.point == self._campaign.fastest:
             self.slo_feasible = probability >= HOPELESS
-            if (baseline := self._better_baseline(trial)) is not None:
-                return self._hold_defaults(now_s, trial, baseline)
-            return self._hold(now_s, trial, f"verified: {figures(trial)}")
+            return self._settle_for(now_s, trial, f"verified: {figures(trial)}")
         self._note(trial)
         self._campaign.reject_choice(trial)
         because = f"not verified: keeps the SLO with {format_percent(probability)} only"
         return self._proceed(now_s, because, trial)
 
     # Hold --------------------------------------------------------------------------------
+
+    def _settle_for(self, now_s: float, trial: Trial, because: str) -> Decision:
+        """Hold the best that was found; a governor must not make things worse than they were."""
+        baseline = self._better_baseline(trial)
+        if baseline is None:
+            return self._hold(now_s, trial, because)
+        return self._hold_defaults(now_s, trial, baseline)
 
     def _hold(self, now_s: float, trial: Trial, because: str) -> Decision:
         """Hold the point that ``trial`` was measured at, which is set now."""
@@ -422,10 +443,11 @@ class Controller:
         return None if cheaper and p_keeps(trial, self.slo_s) >= WANTED else baseline
 
     def _hold_defaults(self, now_s: float, trial: Trial, baseline: Trial) -> Decision:
-        """A governor must not make things worse: hands off, but go on watching."""
+        """Hands off, but go on watching."""
         self._step = self._holding
         self.phase = "hold"
         self.slo_feasible = True
+        self._drops = 0
         self.held = baseline
         self._drift.compare_with(baseline)
         reason = (
@@ -437,7 +459,7 @@ class Controller:
     def _holding(self, now_s: float) -> Decision | None:
         if self.slo_feasible and self.seen.guard.burning:
             return self._fall_back(now_s)
-        if now_s >= self._retry_s:
+        if self._due(now_s):
             return self._begin_search(now_s, "trying again")
         if cause := self.seen.unusable():
             return self._note_unusable(now_s, cause)
@@ -506,7 +528,7 @@ class Controller:
         self._baseline_holds = False
         if trial.point != self._campaign.fastest:
             return self._begin_search(now_s, "the workload has changed", trial)
-        self._forget()
+        self._forget(now_s)
         return self._learn(now_s, trial, "the workload has changed")
 
     def _still_violating(self, now_s: float, trial: Trial) -> Decision:
@@ -535,17 +557,25 @@ class Controller:
         self.outcomes[cause] += 1
         self._drops += 1
         if self._drops >= MOST_DROPS and self.baseline is not None:
-            return self._rest(now_s, cause)
+            return self._lower_ceiling(now_s) or self._rest(now_s, cause)
         self.seen.again(now_s)
         return self._decide(now_s, "drop", f"{cause}: measuring again")
+
+    def _lower_ceiling(self, now_s: float) -> Decision | None:
+        """Where the board throttles at the fastest point of all, search below that."""
+        target, read = self._setting.target, self._setting.read
+        if target is None or self._campaign.begun or self.phase != "profile":
+            return None
+        if not self._ceiling.lower(now_s, target, read or target, self.seen.temperature_c):
+            return None
+        return self._begin_search(now_s, f"the board throttles at {target}: searching below it")
 
     def _rest(self, now_s: float, cause: str) -> Decision:
         """Nothing can be measured now: to what is known to be good, and try again later.
 
         From a fallback, where the SLO's budget burnt, that is the point already set.
         """
-        self._retry_s = now_s + self._pace.rest_s * 2.0 ** min(self._rests, 6)
-        self._rests += 1
+        self._retry_later(now_s)
         self._drops = 0
         reason = f"{cause} {MOST_DROPS} times in a row; resting"
         known = self._campaign.known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from governor.devices.device import DeviceInfo, Sample
@@ -132,6 +132,11 @@ class Observer:
         window = self._window
         here = window is not None and began_s >= window.start_s
         self._hung = Span(began_s, now_s) if here and in_flight_s > HUNG * self.slo_s else None
+
+    @property
+    def temperature_c(self) -> Mapping[str, float]:
+        """By zone, in the latest reading."""
+        return {} if self.meter.latest is None else self.meter.latest.temperature_c
 
     @property
     def throttled(self) -> bool:

@@ -19,6 +19,7 @@ class Setting:
 
     Attributes:
         target: what should be set now; None: nothing of ours.
+        read: what was read back last, None: nothing yet.
         capped: the board holds a knob below it.
     """
 
@@ -26,17 +27,17 @@ class Setting:
         self.target: OperatingPoint | None = None
         self.capped = False
         self._space = space
-        self._read: OperatingPoint | None = None
+        self.read: OperatingPoint | None = None
 
     def ask_for(self, target: OperatingPoint | None) -> None:
         """This is to be set; nothing is known of it yet."""
         self.target = target
         self.capped = False
-        self._read = None
+        self.read = None
 
     def read_back(self, actual: OperatingPoint | None) -> None:
         """It is in force; where the board rounded it up to a setting, that is the target."""
-        self._read = actual
+        self.read = actual
         self.capped = actual is not None and self._lowers(actual)
         if actual is None or self.target is None or self.capped:
             return
@@ -46,22 +47,22 @@ class Setting:
 
     def find(self, seen: OperatingPoint | None, throttling: bool) -> Finding:
         """Whose hand ``seen`` shows; ``throttling``: the board does throttle now."""
-        target, read = self.target, self._read
+        target, read = self.target, self.read
         if seen is None or target is None or read is None or seen == read:
             return "ours"
         if all(target[name] == value for name, value in seen.items()):
-            self._read = seen
+            self.read = seen
             self.capped = False
             return "uncapped"
         if throttling and self._lowers(seen):
-            self._read = seen
+            self.read = seen
             self.capped = True
             return "capped"
         return "foreign"
 
     def changed(self, seen: OperatingPoint) -> list[str]:
         """The knobs that are not as they were read back."""
-        read = self._read or OperatingPoint({})
+        read = self.read or OperatingPoint({})
         return [name for name, value in read.items() if seen.get(name) != value]
 
     def _lowers(self, seen: OperatingPoint) -> bool:

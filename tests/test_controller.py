@@ -323,10 +323,44 @@ def test_what_was_held_is_held_on_where_a_new_search_cannot_measure():
     assert loop.controller.target == held
 
 
-def test_a_board_that_throttles_at_its_fastest_point_is_let_go():
+@pytest.fixture
+def hot():
+    """Throttles above 700 MHz: it says so, but not which knob it will lower."""
+    return governed(ToyBoard(throttles_above_hz=700e6, temperature_c=95.0)).hold()
+
+
+def test_a_board_that_throttles_at_its_fastest_point_is_searched_below_it(hot):
+    assert hot.controller.target["gpu_hz"] <= 700e6
+    assert hot.board.latency_s(hot.controller.target) <= SLO_S
+    assert len(hot.controller.trials) > 3
+    assert any("throttles at" in d.reason and "below it" in d.reason for d in hot.decisions)
+    told = len(hot.controller.trials)
+    hot.run(3000)
+    assert len(hot.controller.trials) == told
+
+
+def test_once_a_hot_board_has_cooled_everything_is_searched_again(hot):
+    hot.board.temperature_c, hot.board.throttles_above_hz = 60.0, float("inf")
+    hot.run(4000, until=lambda controller: controller.phase == "profile")
+    assert hot.controller.target == hot.board.space.point(hot.board.space.fastest)
+    hot.hold()
+    assert hot.board.latency_s(hot.controller.target) <= SLO_S
+
+
+def test_a_cap_that_can_be_read_is_the_ceiling_of_the_search():
+    board = ToyBoard()
+    board.heat(cap_hz=900e6)
+    loop = governed(board)
+    loop.run(3000, until=lambda controller: len(controller.trials) == 1)
+    assert dict(loop.controller.trials[0].point) == {"gpu_hz": 900e6, "cpu_hz": 2000e6}
+    loop.hold()
+    assert loop.board.latency_s(loop.controller.target) <= SLO_S
+
+
+def test_a_board_that_throttles_everywhere_is_let_go():
     loop = governed()
     loop.run(500, until=lambda controller: controller.phase == "profile")
-    for _ in range(300):
+    for _ in range(600):
         loop.board.throttles += 1
         loop.run(2)
     assert loop.controller.target is None

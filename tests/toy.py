@@ -52,6 +52,8 @@ class ToyBoard:
     write_broken: bool = False
     throttles: int = 0
     cap_hz: float = float("inf")
+    throttles_above_hz: float = float("inf")
+    temperature_c: float = 50.0
     latency_factor: Callable[[OperatingPoint], float] = lambda _point: 1.0
     clock: VirtualClock = field(default_factory=VirtualClock)
 
@@ -107,10 +109,12 @@ class ToyBoard:
     def heat(self, cap_hz: float) -> None:
         """Throttle: cap the GPU clock and count it once."""
         self.cap_hz = cap_hz
+        self.temperature_c = 95.0
         self.throttles += 1
 
     def cool(self) -> None:
         self.cap_hz = float("inf")
+        self.temperature_c = 50.0
 
     def infer(self) -> Span:
         """One inference, then the wait for the next frame."""
@@ -122,6 +126,8 @@ class ToyBoard:
             self._burst_left -= 1
             seconds *= 1.5
         self._pass(seconds)
+        if self.in_force()["gpu_hz"] > self.throttles_above_hz:
+            self.throttles += 1
         return Span(start_s, self.clock.now())
 
     def idle(self, seconds: float) -> None:
@@ -155,7 +161,7 @@ class ToyBoard:
         return Sample(
             time_s=self.clock.now(),
             power_w={"total": self._reading_w},
-            temperature_c={"soc": 50.0},
+            temperature_c={"soc": self.temperature_c},
             throttle_events={"thermal": self.throttles},
             energy_j=self._read_at[1] if self.counts_energy else None,
         )
