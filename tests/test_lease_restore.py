@@ -17,8 +17,9 @@ import lease_rig
 import pytest
 from lease_controls import UNTOUCHED, break_knob, make_machine, mend_knob, settings
 
+from governor.lease import client
 from governor.lease.client import Lease
-from governor.lease.errors import LeaseHeldError, LeaseLostError, RestoreError
+from governor.lease.errors import LeaseError, LeaseHeldError, LeaseLostError, RestoreError
 from governor.lease.journal import Journal
 from governor.lease.lock import LeaseLock
 
@@ -236,6 +237,35 @@ def test_a_daemon_serves_the_next_after_a_client_was_killed(machine: Path) -> No
             assert is_restored(machine)
             lease.set(lease_rig.LOW)
         assert is_restored(machine)
+
+
+def test_a_release_in_the_middle_of_a_call_of_the_same_thread_still_restores(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal's handler may end the lease while the main thread waits for the keeper."""
+    monkeypatch.setattr(client, "CALL_S", 0.5)
+    lease = Lease.open(sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER)
+    lease.set(lease_rig.LOW)
+    break_knob(machine, "gpu_hz", "1")
+    before = signal.signal(signal.SIGALRM, lambda *_: lease.release())
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    with pytest.raises(LeaseError):
+        lease.set(lease_rig.LOW)
+    signal.signal(signal.SIGALRM, before)
+    assert is_restored(machine)
+
+
+def test_others_may_read_the_journal_and_not_write_it(machine: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Lease.open(
+            sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER
+        ) as lease:
+            lease.set(lease_rig.LOW)
+            modes = {path.stat().st_mode & 0o777 for path in (machine / "run").iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {0o644}
 
 
 # What will not go back -------------------------------------------------------------------

@@ -150,15 +150,15 @@ class Lease:
             return
         self._usable = False
         # Not for ever: a signal may have come in the middle of a call of this very thread.
-        # Then the line is only cut, and the keeper restores because of that.
-        locked = self._lock.acquire(timeout=CALL_S)
+        if not self._lock.acquire(timeout=CALL_S):
+            self._cut_short()
+            return
         try:
-            if locked and self._touched:
+            if self._touched:
                 self._give_back()
         finally:
             self._hang_up(RELEASE_S)
-            if locked:
-                self._lock.release()
+            self._lock.release()
 
     def forget(self) -> None:
         """In a forked child: the lease is the parent's, and its line must not be kept open."""
@@ -178,6 +178,15 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+    def _cut_short(self) -> None:
+        """End the lease under a call in progress: the keeper restores when the line is cut."""
+        line, process = self._line, self._process
+        if line is not None:
+            line.cut()
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(RELEASE_S)
 
     def _give_back(self) -> None:
         try:
@@ -209,6 +218,8 @@ class Lease:
             self._touched = self._touched and not isinstance(error, LeaseEndedError)
             raise
         finally:
+            if not self._usable:  # It was released meanwhile, and could only cut the line.
+                self._hang_up(REAP_S)
             self._lock.release()
 
     def _reach(self) -> _Line:
@@ -305,6 +316,11 @@ class _Line:
                 raise ProtocolError("the keeper's reply has no end")
         line, _, self._inbox = self._inbox.partition(b"\n")
         return line
+
+    def cut(self) -> None:
+        """Hang up, and let whoever waits for a reply in another thread know."""
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up."""

@@ -242,7 +242,7 @@ class Keeper:
         if job is not None:
             self._hands.cancel(job)
         if connection is self._holder:
-            log(f"restoring what {connection.peer} has set: {reason}")
+            self._inform(f"restoring what {connection.peer} has set: {reason}")
             self._end_lease(self._note)
         self._selector.unregister(connection.end)
         connection.close()
@@ -292,7 +292,7 @@ class Keeper:
             if isinstance(outcome, LeaseError):
                 self._end_lease(lambda _nothing: self._note(outcome))
             else:
-                log(f"lease for {connection.peer}")
+                self._inform(f"lease for {connection.peer}")
             self._answered(connection, request, outcome)
 
         def take() -> Answer:
@@ -330,6 +330,11 @@ class Keeper:
         self._custody.give_back()
         return {}
 
+    def _inform(self, text: str) -> None:
+        """Log the course of things; a private keeper's stderr is that of the application."""
+        if self._listener is not None:
+            log(text)
+
     def _note(self, outcome: Outcome) -> None:
         """Keep in mind and in the log whether all went back."""
         self._unrestored = isinstance(outcome, RestoreError)
@@ -339,6 +344,7 @@ class Keeper:
 
 def main(words: Sequence[str]) -> int:
     """Run a keeper; returns its exit code: 0 all is as found, 1 it is not, 2 bad usage."""
+    os.umask(0o022)
     try:
         if len(words) == 4 and words[0] == "private":
             keeper = Keeper(Custody(Path(words[2]), Path(words[3])))
