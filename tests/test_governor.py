@@ -19,6 +19,7 @@ from toy import ToyBoard, ToyPolicy
 
 import governor
 from governor import EnergyGovernor, GovernorError, InputError, NoDeviceError, Pace
+from governor.devices.emulated import EmulatedBoard
 from policies.policy import Problem
 
 TESTS = str(Path(__file__).parent)
@@ -175,6 +176,54 @@ def test_batch_size_is_a_knob_that_the_loop_reads():
     for trial in gov.trials:
         assert trial.items == trial.inferences * trial.point["batch_size"]
     assert all("batch_size" not in point for point in board.writes)
+
+
+@pytest.mark.parametrize("slo", ["50ms", "1.3x"])
+def test_an_emulated_board_is_never_governed_worse_than_it_governs_itself(slo):
+    board = EmulatedBoard("orin-nano", "yolov8n")
+    baseline_j = []
+    with EnergyGovernor(slo, device=board) as gov:
+        while gov.phase != "hold":
+            if gov.phase == "baseline":
+                baseline_j.append(board.spent_j)
+            with gov.inference():
+                board.infer()
+        before_j = board.spent_j
+        for _ in range(400):
+            with gov.inference():
+                board.infer()
+        status = gov.status()
+    held_j = (board.spent_j - before_j) / 400
+    assert status.saving >= 0.0
+    assert held_j <= 1.02 * (baseline_j[-1] - baseline_j[0]) / (len(baseline_j) - 1)
+
+
+def test_that_the_systems_own_governors_are_held_is_in_log_and_status(caplog):
+    board = ToyBoard()
+    board.found = board.now_set = board.best(0.04)
+    with caplog.at_level(logging.INFO, "governor"), govern(board, trials=2) as gov:
+        loop(gov, board, 1500)
+        status = gov.status()
+        assert status.phase == "hold"
+        assert status.defaults_held
+        assert status.governing
+        assert status.point is None
+        assert board.now_set == board.found
+    assert "the system's own governors keep p95 <= 40 ms" in caplog.text
+    assert "saves nothing" in caplog.records[-1].message
+    assert "less than the baseline" not in caplog.text
+
+
+def test_what_someone_else_has_set_is_left_to_them_where_it_yields():
+    board = EmulatedBoard("agx-orin", "yolov8n")
+    with EnergyGovernor("50ms", device=board, on_disturbance="yield") as gov:
+        for turn in range(2000):
+            if turn == 1500:
+                board.write_behind("gpu_hz", board.space.knobs[1].levels[2])
+            with gov.inference():
+                board.infer()
+        assert not gov.status().governing
+    assert board.read()["gpu_hz"] == board.space.knobs[1].levels[2]
 
 
 def test_decisions_go_to_the_log_and_the_callback(caplog):
