@@ -13,7 +13,7 @@ from sysfs_trees import KINDS, TOTALS_W, Kind, Tree, kind
 
 from governor.devices import open_device
 from governor.devices.ina3221 import find_rails
-from governor.devices.jetson import BOOT_S, STUCK_S, JetsonDevice
+from governor.devices.jetson import BOOT_S, STUCK_POINTS, STUCK_REFRESHES, JetsonDevice
 from governor.devices.polled_file import PolledFile
 from governor.devices.thermal import EVENT_PERIOD_S, ZONE_PERIOD_S
 from governor.errors import DeviceError, InputError
@@ -138,18 +138,28 @@ def test_the_refresh_is_the_driver_s_or_else_that_of_512_averages(tmp_path: Path
     assert open_tree(here).info.sensor_refresh_s == pytest.approx(0.43)
 
 
-def test_power_that_never_changes_is_a_stuck_sensor(tmp_path: Path) -> None:
+def test_power_that_is_the_same_at_every_point_is_a_stuck_sensor(tmp_path: Path) -> None:
     here = tree(tmp_path, "orin-nx-r36")
     clock = HandClock()
     device = open_tree(here, clock)
     device.sample()
-    clock.sleep(STUCK_S)
-    device.sample()
-    clock.sleep(1.0)
+    for row in range(STUCK_POINTS):
+        device.apply(device.space.point(row))
+        device.sample()
+        clock.sleep(1.1 * STUCK_REFRESHES / STUCK_POINTS * device.info.sensor_refresh_s)
     with pytest.raises(DeviceError, match="stuck"):
         device.sample()
     here.file(f"{rail_folder(here, '1-0040')}/curr1_input", "2100")
     assert device.sample().power_w["VDD_IN"] == pytest.approx(10.5)
+
+
+def test_power_that_rests_at_one_point_is_no_stuck_sensor(tmp_path: Path) -> None:
+    clock = HandClock()
+    device = open_tree(tree(tmp_path, "orin-nx-r36"), clock)
+    device.apply(device.space.point(0))
+    device.sample()
+    clock.sleep(3600.0)
+    assert device.sample().power_w["VDD_IN"] == pytest.approx(10.0)
 
 
 def test_no_rail_at_all_is_an_error(tmp_path: Path) -> None:

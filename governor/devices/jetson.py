@@ -25,9 +25,10 @@ from governor.space import Knob, OperatingPoint, Space
 KNOBS = ("cpu_hz", "gpu_hz", "emc_hz")
 SETTLE_S = 0.01
 """CPU, GPU and memory clocks take 1, 5 and 8 ms on Orin Nano (arXiv 2606.16106)."""
-STUCK_S = 30.0
-"""A chip whose every reading stays the same for so long has stopped: 70 conversions of three
-rails never agree to the last bit while something runs."""
+STUCK_REFRESHES = 20.0
+STUCK_POINTS = 4
+"""A sensor that says the same for so many refreshes, while so many operating points were set,
+has stopped. Time alone does not tell: a step of current is 0.4 W on an AGX Orin's 20 V rails."""
 BOOT_S = 90.0
 """Uptime until which a GPU may still be missing: its driver has been seen to come 30 s late."""
 
@@ -96,8 +97,9 @@ class JetsonDevice:
         self._temperatures = Temperatures(root)
         self._throttling = Throttling(root)
         self._clock = clock or MonotonicClock()
-        self._changed_s = self._clock.now()
         self._latest: Mapping[str, float] = {}
+        self._changed_s = self._clock.now()
+        self._set_since: set[OperatingPoint] = set()
         self._open_lease = open_lease
         self._lease: Lease | None = open_lease()
         self.space = _space(self._lease.levels, root)
@@ -160,6 +162,7 @@ class JetsonDevice:
             raise InputError(f"{point} is not one of the {len(self.space)} allowed settings")
         if self._lease is None:
             self._lease = self._open_lease()
+        self._set_since.add(point)
         return self._point(self._lease.set(point))
 
     def release(self) -> None:
@@ -172,17 +175,27 @@ class JetsonDevice:
         """Read the sensors.
 
         Raises:
-            DeviceError: no rail could be read, or none has changed for :data:`STUCK_S`.
+            DeviceError: no rail could be read, or the sensor is stuck.
         """
         now_s = self._clock.now()
         power_w = self._rails.read()
         if not power_w:
             raise DeviceError(f"no power rail can be read; see governor doctor ({self.info.name})")
+        self._check_that_it_moves(now_s, power_w)
+        return Sample(now_s, power_w, self._temperatures.read(now_s), self._throttling.read(now_s))
+
+    def _check_that_it_moves(self, now_s: float, power_w: Mapping[str, float]) -> None:
         if power_w != self._latest:
             self._latest, self._changed_s = power_w, now_s
-        elif now_s - self._changed_s > STUCK_S:
-            raise DeviceError(f"no power rail has changed for {STUCK_S:g} s, the sensor is stuck")
-        return Sample(now_s, power_w, self._temperatures.read(now_s), self._throttling.read(now_s))
+            self._set_since.clear()
+            return
+        still_s = now_s - self._changed_s
+        points = len(self._set_since)
+        if still_s > STUCK_REFRESHES * self.info.sensor_refresh_s and points >= STUCK_POINTS:
+            raise DeviceError(
+                f"the power sensor is stuck: no rail has changed for {still_s:.0f} s, "
+                f"at {points} operating points"
+            )
 
     def close(self) -> None:
         """:meth:`release`, then close all files."""
