@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +67,7 @@ class Meter:
         if before is None:
             return
         elapsed_s = sample.time_s - before.time_s
-        self._poll_s = elapsed_s
+        self._poll_s = max(elapsed_s, 0.9 * self._poll_s)  # polls are not even
         if sample.energy_j is not None and before.energy_j is not None:
             self.total_j += max(sample.energy_j - before.energy_j, 0.0)
         else:
@@ -135,8 +135,13 @@ class Meter:
         return [_Stretch(at_s - self._refresh_s, at_s, watts) for at_s, watts in self._readings]
 
     def _from_counter(self, start_s: float, end_s: float) -> Estimate | None:
-        """Between the first and the last fresh count, each seen up to one poll late."""
-        inside = [(at, joules) for at, joules in self._counts if start_s <= at <= end_s]
+        """Between the first and the last fresh count, each seen some time late.
+
+        That is at most one poll, and at most one refresh of the counter. Of the very first
+        count nobody knows how old it is.
+        """
+        fresh = islice(self._counts, 1, None)
+        inside = [(at, joules) for at, joules in fresh if start_s <= at <= end_s]
         if len(inside) < 3:
             return None
         (first_s, first_j), (last_s, last_j) = inside[0], inside[-1]
@@ -144,9 +149,11 @@ class Meter:
         power_w = (last_j - first_j) / covered_s
         if power_w <= 0:  # the counter was reset
             return None
-        late = self._poll_s / math.sqrt(6.0) / covered_s  # two ends, uniform in one poll
+        late_s = min(self._poll_s, self._refresh_s) / math.sqrt(6.0)  # two ends, uniform
         uncovered = (end_s - start_s - covered_s) / (end_s - start_s)
-        return Estimate(power_w, power_w * math.hypot(late, PRIOR_SPREAD * uncovered, 0.001))
+        return Estimate(
+            power_w, power_w * math.hypot(late_s / covered_s, PRIOR_SPREAD * uncovered, 0.001)
+        )
 
     def _from_readings(self, start_s: float, end_s: float) -> Estimate | None:
         """The mean of the fresh readings that lie wholly inside."""

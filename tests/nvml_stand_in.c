@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -23,7 +24,7 @@ typedef struct {
     unsigned memory_mhz[4], lowest_mhz, highest_mhz, step_mhz, idle_memory_mhz, idle_highest_mhz;
     unsigned locked_mhz, locked_memory_mhz, gpu_resets, memory_resets;
     unsigned limit_mw, least_mw, most_mw, power_mw, celsius;
-    unsigned long long energy_mj, reasons;
+    unsigned long long energy_mj, reasons, counts_since_ms;
 } Gpu;
 
 typedef struct { unsigned count; Gpu gpus[4]; } Machine;
@@ -91,10 +92,16 @@ int nvmlDeviceGetPowerManagementLimitConstraints(Gpu *gpu, unsigned *least, unsi
     int code = told(gpu, gpu->supports_limit, gpu->least_mw, least);
     return code ? code : told(gpu, 1, gpu->most_mw, most);
 }
+/* Stands still, or grows with time in steps of 100 ms. */
 int nvmlDeviceGetTotalEnergyConsumption(Gpu *gpu, unsigned long long *out) {
+    struct timespec now;
     if (gpu->lost) return GPU_IS_LOST;
     if (!gpu->supports_energy) return NOT_SUPPORTED;
     *out = gpu->energy_mj;
+    if (gpu->counts_since_ms) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        *out += (now.tv_sec * 1000 + now.tv_nsec / 1000000 - gpu->counts_since_ms) / 100 * gpu->power_mw / 10;
+    }
     return SUCCESS;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(Gpu *gpu, unsigned long long *out) {

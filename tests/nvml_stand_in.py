@@ -38,6 +38,7 @@ class Gpu(ctypes.Structure):
         ("celsius", ctypes.c_uint),
         ("energy_mj", ctypes.c_ulonglong),
         ("reasons", ctypes.c_ulonglong),
+        ("counts_since_ms", ctypes.c_ulonglong),
     )
 
 

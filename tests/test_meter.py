@@ -88,6 +88,20 @@ def test_an_energy_counter_beats_the_power_readings():
     assert meter.total_j == pytest.approx(48.0, rel=0.01)
 
 
+def test_a_counter_slower_than_the_polls_is_known_within_its_stated_error():
+    inside = 0
+    for seed in range(200):
+        rng, meter = random.Random(seed), Meter(INFO)
+        now = rng.uniform(0.0, 0.4)
+        while now < 3.0:
+            counted = 12.0 * 0.4 * math.floor(now / 0.4)
+            meter.add(Sample(time_s=now, power_w={}, energy_j=counted))
+            now += rng.uniform(0.05, 0.1)
+        power = meter.power(0.0, 3.0)
+        inside += abs(power.value - 12.0) <= 2 * power.se
+    assert inside / 200 > 0.93
+
+
 def test_a_counter_that_was_reset_is_not_believed():
     meter = Meter(INFO)
     for step in range(41):

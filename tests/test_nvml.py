@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from nvml_stand_in import TURING, gpus_in, nothing_supported
+from nvml_stand_in import TURING, compiled, gpus_in, nothing_supported
 
 from governor.devices.nvml import open_gpus
 from governor.errors import DeviceError
@@ -237,6 +239,21 @@ def test_a_library_without_a_driver_is_refused_with_its_own_words(tmp_path, mach
     assert os.environ.get("NVML_STAND_IN") is None
     with pytest.raises(DeviceError, match="Driver Not Loaded"):
         open_gpus(tmp_path, {})
+
+
+def test_the_example_reads_a_real_models_energy_by_meter_and_counter(gpu, torch):
+    gpu.counts_since_ms = int(1e3 * time.monotonic())
+    example = Path(__file__).parent.parent / "examples/nvml_loop.py"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", example, "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"LD_LIBRARY_PATH": str(compiled().parent), "OMP_NUM_THREADS": "1"},
+    )
+    assert "NVIDIA Stand-in by NVML's energy counter; the model runs on cpu" in run.stdout
+    (watts,) = re.findall(r"power by the meter: ([0-9.]+) W", run.stdout)
+    assert float(watts) == pytest.approx(200, rel=0.03)
 
 
 # Which GPUs are meant

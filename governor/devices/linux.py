@@ -101,6 +101,46 @@ class Parts:
             knobs += [] if clock else _of_all_gpus("power_limit_w", self.gpus)
         return tuple(knobs)
 
+    @property
+    def info(self) -> DeviceInfo:
+        """What this machine is; needs at least one source."""
+        names = [gpu.name.lower() for gpu in self.gpus.gpus[:1]] if self.gpus else []
+        what = [source.description for source in self.sources]
+        if self.cpu is not None:
+            names.append(self.cpu.name)
+            what.insert(0, self.cpu.description)
+        on_gpu = any(knob.name != "cpu_hz" for knob in self.knobs)
+        return DeviceInfo(
+            name="+".join("-".join(name.split()) for name in names),
+            description=", ".join(what),
+            emulated=False,
+            total_rail=TOTAL,
+            sensor_refresh_s=max(source.refresh_s for source in self.sources),
+            settle_s=GPU_SETTLE_S if on_gpu else CPU_SETTLE_S,
+        )
+
+    def sample(self, now_s: float) -> Sample:
+        """Read every sensor. A source that fails leaves out its rails, and the total.
+
+        Raises:
+            DeviceError: no power can be read.
+        """
+        readings = [_read(source, now_s) for source in self.sources]
+        if not any(reading.power_w or reading.energy_j is not None for reading in readings):
+            what = ", ".join(source.description for source in self.sources)
+            raise DeviceError(f"no power can be read ({what})")
+        power_w = {rail: watts for reading in readings for rail, watts in reading.power_w.items()}
+        total_w = _sum([reading.total_w for reading in readings])
+        if total_w is not None:
+            power_w[TOTAL] = total_w
+        degrees = temperatures(self.temperatures)
+        events = {} if self.cpu is None else dict(self.cpu.throttle_events())
+        if self.gpus is not None:
+            degrees |= self.gpus.temperatures()
+            events |= self.gpus.throttle_events()
+        energy_j = _sum([reading.energy_j for reading in readings])
+        return Sample(now_s, power_w, degrees, events, energy_j)
+
 
 class LinuxDevice:
     """See the module; the :class:`governor.devices.device.Device` of such a machine."""
@@ -112,12 +152,11 @@ class LinuxDevice:
             DeviceError: the lease cannot be had.
         """
         self._parts = parts
-        self._sources = parts.sources
         self._knobs = {shared.name: shared for shared in parts.knobs}
         self._clock = clock
         self._open_lease = open_lease
         self._target: Mapping[str, float] = {}
-        self.info = _info(parts)
+        self.info = parts.info
         lease = open_lease()
         self._lease: Lease | None = lease
         self.space = Space([Knob(k.name, k.levels(lease.levels)) for k in parts.knobs])
@@ -160,24 +199,8 @@ class LinuxDevice:
         self.release()
 
     def sample(self) -> Sample:
-        """Read every sensor. A source that fails leaves out its rails, and the total."""
-        now_s = self._clock.now()
-        readings = [_read(source, now_s) for source in self._sources]
-        if not any(reading.power_w or reading.energy_j is not None for reading in readings):
-            what = ", ".join(source.description for source in self._sources)
-            raise DeviceError(f"no power can be read ({what})")
-        power_w = {rail: watts for reading in readings for rail, watts in reading.power_w.items()}
-        total_w = _sum([reading.total_w for reading in readings])
-        if total_w is not None:
-            power_w[TOTAL] = total_w
-        parts = self._parts
-        degrees = temperatures(parts.temperatures)
-        events = {} if parts.cpu is None else dict(parts.cpu.throttle_events())
-        if parts.gpus is not None:
-            degrees |= parts.gpus.temperatures()
-            events |= parts.gpus.throttle_events()
-        energy_j = _sum([reading.energy_j for reading in readings])
-        return Sample(now_s, power_w, degrees, events, energy_j)
+        """Read every sensor."""
+        return self._parts.sample(self._clock.now())
 
     def _gathered(self, levels: Mapping[str, float]) -> OperatingPoint:
         return OperatingPoint(
@@ -260,26 +283,6 @@ def _of_all_gpus(knob: str, gpus: Gpus) -> list[SharedKnob]:
     shared = SharedKnob(knob, controls)
     common = shared.levels({control.name: control.levels for control in controls})
     return [shared] if len(common) > 1 else []
-
-
-def _info(parts: Parts) -> DeviceInfo:
-    names: list[str] = []
-    what: list[str] = []
-    if parts.gpus is not None:
-        names.append("-".join(parts.gpus.gpus[0].name.lower().split()))
-    if parts.cpu is not None:
-        names.append(parts.cpu.name)
-        what.append(parts.cpu.description)
-    what += [source.description for source in parts.sources]
-    on_gpu = any(knob.name != "cpu_hz" for knob in parts.knobs)
-    return DeviceInfo(
-        name="+".join(names),
-        description=", ".join(what),
-        emulated=False,
-        total_rail=TOTAL,
-        sensor_refresh_s=max(source.refresh_s for source in parts.sources),
-        settle_s=GPU_SETTLE_S if on_gpu else CPU_SETTLE_S,
-    )
 
 
 def _read(source: Source, now_s: float) -> Reading:
