@@ -256,9 +256,12 @@ def test_a_zombie_is_dead() -> None:
 
 
 def test_a_name_shows_the_program_and_its_script_and_no_other_argument() -> None:
-    words = [sys.executable, "-c", "input()", "--token=secret"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as child:
-        assert Process.of(child.pid).name.endswith("-c input()")
+    words = [sys.executable, "-c", "input(1)", "--token=secret"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        child.stdout.read(1)
+        assert Process.of(child.pid).name.endswith("-c input(1)")
 
 
 # Commands --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import typer
 
 from governor.cli.daemon import StateFolder, SysfsRoot
 from governor.lease.custody import Custody
+from governor.lease.errors import LeaseError
 from governor.lease.journal import Journal, default_folder
 from governor.lease.process import Process
 
@@ -23,7 +24,10 @@ def restore(sysfs_root: SysfsRoot = Path("/"), state_dir: StateFolder = None) ->
     if Journal(folder).read() is None:
         typer.echo(f"Nothing to restore: there is no journal in {folder}.")
         return
-    record = Custody(root, folder).put_back(Process.of(os.getpid()))
+    try:
+        record = Custody(root, folder).put_back(Process.of(os.getpid()))
+    except PermissionError as error:
+        raise LeaseError(f"{error}; only root may: sudo governor restore") from None
     if record is None:
         typer.echo("Nothing to restore: the journal was of an earlier boot; the kernel's own")
         typer.echo("settings have come back with the restart. It is deleted.")

@@ -13,7 +13,7 @@ from governor.lease.journal import Journal, Record, boot_id, make_folder
 from governor.lease.lock import LeaseLock
 from governor.lease.process import Process
 
-RESTORE_PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
+RESTORE_PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0)
 """Before each attempt to put back what would not go back: a fault may pass."""
 FAULTS = (OSError, ValueError, TypeError)
 """What a control may raise. TypeError: Python's own answer to EAGAIN from a text file."""

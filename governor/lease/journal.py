@@ -53,17 +53,17 @@ def boot_id() -> str:
 def default_folder(root: Path) -> Path:
     """Where journal and lock of the hardware under ``root`` lie by default.
 
-    ``/run/energy-governor`` for root, the user's own runtime folder for others; a root
-    other than ``/`` has its own folder in there, so that no two are mistaken.
+    Those of the live machine, which only root can set, in ``/run/energy-governor``; any other
+    root has a folder of its own, in there or, for a user, in their own runtime folder.
     """
+    if root.resolve() == Path("/"):
+        return RUN
     if os.geteuid() == 0:
         base = RUN
     elif os.environ.get("XDG_RUNTIME_DIR"):
         base = Path(os.environ["XDG_RUNTIME_DIR"]) / RUN.name
     else:
         base = Path.home() / ".cache" / RUN.name
-    if root.resolve() == Path("/"):
-        return base
     return base / f"root-{binascii.crc32(os.fsencode(root.resolve())):08x}"
 
 

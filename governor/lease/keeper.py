@@ -51,7 +51,7 @@ TAKE_S = 10.0
 """The same for taking the lease: a look for hardware, and what an earlier lease left."""
 STOP_S = 20.0
 """The longest that a keeper told to stop waits for the kernel; the unit's limit is 30 s."""
-LOOK_S = 0.25
+LOOK_S = 0.5
 """How often it is checked that the holder lives."""
 MAX_CONNECTIONS = 64
 
