@@ -517,6 +517,19 @@ def test_the_kernels_governors_run_while_nothing_is_pinned() -> None:
     assert int(board[f"{board.gpu}/cur_freq"]) > idle
 
 
+def test_governors_that_get_a_clock_back_begin_anew() -> None:
+    board = Board("orin-nano")
+    pin(board, board.live.space.point(0))
+    board.clock.sleep(60.0)
+    spent_j = float(board[f"{CONTROL}/spent_j"])
+    board[f"{board.gpu}/max_freq"] = 1020000000
+    for _ in range(20):
+        board.live.infer()
+        assert float(board[f"{CONTROL}/spent_j"]) > spent_j
+        spent_j = float(board[f"{CONTROL}/spent_j"])
+    assert board[f"{board.gpu}/cur_freq"] == "1020000000"
+
+
 def test_one_inference_through_the_control_file_takes_the_emulated_time() -> None:
     board = Board("nano")
     start_s = board.clock.now()

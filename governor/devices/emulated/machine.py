@@ -143,6 +143,8 @@ class Machine:
 
         Its governor chooses between them; a change is in force after its transition time.
         """
+        if not self._governed():
+            self._restart_governors()
         self._bounds[knob] = (low, high)
         self._want(knob, self._bounded(knob, self._wanted[knob]), at_s)
         self._schedule()
@@ -157,9 +159,9 @@ class Machine:
 
     def unpin(self) -> None:
         """Give all knobs back to the kernel's governors."""
+        if not self._governed():
+            self._restart_governors()
         self._bounds = self._free_bounds()
-        self._tick_s = self.now_s
-        self._busy_gpu_s = self._busy_cpu_s = self._moved = 0.0
         self._schedule()
 
     def place(self, indices: tuple[int, int, int], power_w: float) -> None:
@@ -287,6 +289,11 @@ class Machine:
         """What the kernel's governors may choose from when nobody has limited them."""
         cpu, gpu, emc = (len(levels) - 1 for levels in self._levels)
         return [(self._lowest_cpu, cpu), (0, gpu), (0, emc)]
+
+    def _restart_governors(self) -> None:
+        """They decide on what they see from now on, one interval from now."""
+        self._tick_s = self.now_s
+        self._busy_gpu_s = self._busy_cpu_s = self._moved = 0.0
 
     def _governed(self) -> bool:
         """Whether a governor has anything to choose."""
