@@ -522,12 +522,12 @@ def test_governors_that_get_a_clock_back_begin_anew() -> None:
     pin(board, board.live.space.point(0))
     board.clock.sleep(60.0)
     spent_j = float(board[f"{CONTROL}/spent_j"])
-    board[f"{board.gpu}/max_freq"] = 1020000000
+    board[f"{POLICY}/scaling_max_freq"] = 1728000
     for _ in range(20):
         board.live.infer()
         assert float(board[f"{CONTROL}/spent_j"]) > spent_j
         spent_j = float(board[f"{CONTROL}/spent_j"])
-    assert board[f"{board.gpu}/cur_freq"] == "1020000000"
+    assert board[f"{POLICY}/scaling_cur_freq"] == "1728000"
 
 
 def test_one_inference_through_the_control_file_takes_the_emulated_time() -> None:
