@@ -7,6 +7,7 @@ differ by release, follows public board dumps.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,6 +218,28 @@ def kind(name: str) -> Kind:
     return next(each for each in KINDS if str(each) == name)
 
 
+BREAKAGES = {
+    "empty": b"",
+    "garbage": b"\xff\xfe~%\n",
+    "NULs": b"\0\0",
+    "negative": b"-1\n",
+    "huge": b"9" * 40,
+    "gone": None,
+    "no file": None,
+}
+"""What a file that is broken holds."""
+
+
+def _break(path: Path, how: str) -> None:
+    content = BREAKAGES[how]
+    if content is not None:
+        path.write_bytes(content)
+        return
+    path.unlink()
+    if how == "no file":
+        path.mkdir()
+
+
 class Tree:
     """One board's files under ``root``."""
 
@@ -252,6 +275,12 @@ class Tree:
         where = self.root / path
         where.parent.mkdir(parents=True, exist_ok=True)
         where.symlink_to(os.path.relpath(self.root / target, where.parent))
+
+    def break_some_files(self, draw: random.Random, share: float) -> None:
+        """Do something bad to this share of all files."""
+        for path in sorted(self.root.rglob("*")):
+            if path.is_file() and not path.is_symlink() and draw.random() < share:
+                _break(path, draw.choice(list(BREAKAGES)))
 
     def _identity(self) -> None:
         kind = self.kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,17 @@ def test_a_machine_that_is_no_jetson_hears_what_was_looked_for(
     told = document(capsys, tmp_path)
     assert told["governable"] is False
     assert {"jetson", "cpufreq", "nvml"} <= told["looked_for"].keys()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_broken_tree_is_diagnosed_all_the_same(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = random.Random(seed)
+    here = Tree(tmp_path, draw.choice(KINDS))
+    here.break_some_files(draw, share=0.2)
+    code, text = doctor(capsys, here.root)
+    assert code == (0 if "Governing is possible" in text else 1)
 
 
 def test_a_folder_without_sys_is_bad_input(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from jetson_kernel import DirectLease, HandClock
 from sysfs_trees import KINDS, TOTALS_W, Kind, Tree, kind
 
@@ -354,3 +358,29 @@ def test_the_keeper_s_process_sets_the_clocks_and_puts_them_back(tmp_path: Path)
 def test_a_folder_can_be_named_as_the_device(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="this is no Jetson"):
         open_device(f"jetson:{tmp_path}")
+
+
+# Broken trees ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, phases=[Phase.generate])  # a shrunk seed tells no more
+@given(
+    name=st.sampled_from([str(each) for each in KINDS]),
+    seed=st.integers(0, 2**32),
+    share=st.sampled_from([0.02, 0.1, 0.5]),
+)
+def test_a_broken_tree_costs_knobs_or_is_refused_in_one_line(
+    name: str, seed: int, share: float
+) -> None:
+    with TemporaryDirectory() as folder:
+        here = tree(Path(folder), name)
+        here.break_some_files(random.Random(seed), share)
+        problem = ""
+        try:
+            device = open_tree(here)
+            assert set(device.space.names) <= {"cpu_hz", "gpu_hz", "emc_hz"}
+            device.sample()
+            device.close()
+        except DeviceError as error:
+            problem = str(error)
+        assert "\n" not in problem

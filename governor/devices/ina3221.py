@@ -12,14 +12,14 @@ Which rails there are, and which add up to the total, is data of the board
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from governor.devices.polled_file import PolledFile
 from governor.errors import DeviceError
 from governor.lease.jetson_board import Board
-from governor.lease.kernel_files import exists, read_number, read_text
+from governor.lease.kernel_files import exists, read_number, text_if_there
 
 I2C = "sys/bus/i2c/drivers"
 HWMON = "sys/class/hwmon"
@@ -128,15 +128,8 @@ def _chips(root: Path) -> Iterator[tuple[str, Path]]:
                 yield chip.name, values[0]
     for folder in sorted((root / HWMON).glob("hwmon*")):
         chip = (folder / "device").resolve().name
-        if chip not in seen and _name(folder) in ("ina3221", "ina238"):
+        if chip not in seen and text_if_there(folder / "name") in ("ina3221", "ina238"):
             yield chip, folder
-
-
-def _name(folder: Path) -> str:
-    try:
-        return read_text(folder / "name")
-    except OSError:
-        return ""
 
 
 def _channels(chips: Mapping[str, Path], labels: Mapping[str, Sequence[str]]) -> Iterator[Rail]:
@@ -150,20 +143,19 @@ def _channels(chips: Mapping[str, Path], labels: Mapping[str, Sequence[str]]) ->
                 yield rail
 
 
-def _iio(chip: str, folder: Path) -> Iterable[Rail]:
+def _iio(chip: str, folder: Path) -> Iterator[Rail]:
     for channel in range(3):
-        if exists(folder / f"rail_name_{channel}"):
-            power = PolledFile(folder / f"in_power{channel}_input", 1e-3)
-            yield Rail(read_text(folder / f"rail_name_{channel}"), chip, (power,))
+        label = text_if_there(folder / f"rail_name_{channel}")
+        yield Rail(label, chip, (PolledFile(folder / f"in_power{channel}_input", 1e-3),))
 
 
-def _hwmon(chip: str, folder: Path) -> Iterable[Rail]:
+def _hwmon(chip: str, folder: Path) -> Iterator[Rail]:
     """Channels from 4 are shunt voltages and their sum."""
     for channel in range(1, 4):
-        if exists(folder / f"in{channel}_label"):
-            volts = PolledFile(folder / f"in{channel}_input", 1e-3)
-            amperes = PolledFile(folder / f"curr{channel}_input", 1e-3)
-            yield Rail(read_text(folder / f"in{channel}_label"), chip, (volts, amperes))
+        label = text_if_there(folder / f"in{channel}_label")
+        volts = PolledFile(folder / f"in{channel}_input", 1e-3)
+        amperes = PolledFile(folder / f"curr{channel}_input", 1e-3)
+        yield Rail(label, chip, (volts, amperes))
 
 
 def _interval_s(folder: Path) -> float | None:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from governor.lease.kernel_files import read_text
+from governor.lease.kernel_files import text_if_there
 
 STATUS = "var/lib/nvpmodel/status"
 CONFIGURATION = "etc/nvpmodel.conf"
@@ -30,16 +30,9 @@ class PowerMode:
 
 def present_mode(root: Path) -> PowerMode | None:
     """The mode that was set last, None if it cannot be told."""
-    match = _MODE.search(_text(root / STATUS))
+    match = _MODE.search(text_if_there(root / STATUS))
     if match is None:
         return None
     number = int(match[1])
-    names = {int(id): name for id, name in _MODEL.findall(_text(root / CONFIGURATION))}
+    names = {int(id): name for id, name in _MODEL.findall(text_if_there(root / CONFIGURATION))}
     return PowerMode(number, names.get(number, ""))
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_text(path)
-    except OSError:
-        return ""

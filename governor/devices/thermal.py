@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from governor.devices.polled_file import PolledFile
-from governor.lease.kernel_files import exists, read_text
+from governor.lease.kernel_files import exists, text_if_there
 
 THERMAL = "sys/class/thermal"
 HWMON = "sys/class/hwmon"
@@ -99,7 +99,7 @@ def _cooling(root: Path) -> Iterator[PolledFile]:
 
 def _counters(root: Path) -> Iterator[tuple[str, PolledFile]]:
     folders = [*(root / OVER_CURRENT).glob("hwmon*"), *(root / HWMON).glob("hwmon*")]
-    named = [folder for folder in folders if _read(folder / "name") == "soctherm_oc"]
+    named = [folder for folder in folders if text_if_there(folder / "name") == "soctherm_oc"]
     for folder in sorted(named)[:1]:
         for number, cause in CAUSES.items():
             path = folder / f"oc{number}_event_cnt"
@@ -108,11 +108,4 @@ def _counters(root: Path) -> Iterator[tuple[str, PolledFile]]:
 
 
 def _type(folder: Path) -> str:
-    return _read(folder / "type")
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_text(path)
-    except OSError:
-        return ""
+    return text_if_there(folder / "type")

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from governor.lease.kernel_files import exists, read_text
+from governor.lease.kernel_files import exists, text_if_there
 
 _FACTS = Path(__file__).with_name("jetson_boards.json")
 _RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: ([\d.]+)")
@@ -145,20 +145,12 @@ def why_no_jetson(root: Path = Path("/")) -> str:
 
 def model(root: Path = Path("/")) -> str:
     """The device tree's model string; empty if there is none."""
-    return next(filter(None, (_text(root / tree / "model") for tree in _DEVICE_TREES)), "")
-
-
-def _text(path: Path) -> str:
-    """What the file holds; empty if it cannot be read."""
-    try:
-        return read_text(path)
-    except OSError:
-        return ""
+    return next(filter(None, (text_if_there(root / tree / "model") for tree in _DEVICE_TREES)), "")
 
 
 def l4t(root: Path = Path("/")) -> str:
     """The release of Jetson Linux, such as ``36.4.3``; empty if it cannot be told."""
-    match = _RELEASE.search(_text(root / "etc/nv_tegra_release"))
+    match = _RELEASE.search(text_if_there(root / "etc/nv_tegra_release"))
     return f"{match[1]}.{match[2]}" if match is not None else _packaged_l4t(root)
 
 

@@ -29,6 +29,14 @@ def read_text(path: Path) -> str:
         os.close(descriptor)
 
 
+def text_if_there(path: Path) -> str:
+    """As :func:`read_text`; empty if it cannot be read."""
+    try:
+        return read_text(path)
+    except OSError:
+        return ""
+
+
 def clean(content: bytes) -> str:
     """The text in what a kernel file holds."""
     return content.decode(errors="replace").replace("\0", "").strip()
@@ -58,11 +66,8 @@ def read_number(path: Path) -> float:
 
 def read_numbers(path: Path) -> tuple[float, ...]:
     """All numbers in the file, ascending; none if it cannot be read."""
-    try:
-        text = read_text(path)
-    except OSError:
-        return ()
-    return tuple(sorted({float(word) for word in text.split() if _NUMBER.fullmatch(word)}))
+    words = text_if_there(path).split()
+    return tuple(sorted({float(word) for word in words if _NUMBER.fullmatch(word)}))
 
 
 def write_text(path: Path, text: str) -> None:
