@@ -225,3 +225,14 @@ def test_the_roofline_policy_needs_few_trials_where_the_physics_is_all_there_is(
     row = SPACE.index(search.choose().point)
     assert board.energy_j[row] < 1.05 * board.optimum_j(slo_s)
     assert board.latency_s[row] <= slo_s
+
+
+def test_the_roofline_policy_looks_elsewhere_before_it_settles_for_all_max() -> None:
+    space = Space([Knob("cpu_hz", tuple(np.linspace(0.4e9, 2e9, 9).tolist()))])
+    board = Board(0, space)
+    share = space.normalised[:, 0]
+    board.latency_s, board.energy_j = 0.02 + 0.002 / share, 0.3 + share**3
+    search = govern(board, RooflinePolicy(Problem(space, board.slo_s(1.5))))
+    assert len(search.trials) >= 3
+    row = space.index(search.choose().point)
+    assert board.energy_j[row] < 1.1 * board.optimum_j(board.slo_s(1.5))
