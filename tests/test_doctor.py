@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -94,6 +95,20 @@ def test_a_missing_knob_is_a_problem_with_its_fix_and_no_end(
     assert code == 0
     assert said in text
     assert "fix: " in text
+
+
+def test_a_memory_clock_that_only_root_may_see_is_not_called_unmounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Tree(tmp_path, kind("orin-nx-r36")).root
+    debug = root / "sys/kernel/debug"
+    shutil.rmtree(debug)
+    debug.mkdir()
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != debug and allowed(path, mode))
+    text = doctor(capsys, root)[1]
+    assert "it can be capped but not pinned; only root may look into" in text
+    assert "fix: sudo systemctl enable --now energy-governor" in text
 
 
 def test_without_power_sensors_nothing_can_be_governed(

@@ -81,13 +81,12 @@ def _knob_cells(knob: KnobState) -> list[str]:
 
 def _print_rails(console: Console, diagnosis: Diagnosis) -> None:
     if diagnosis.rails:
-        table = result_table(
-            "Power rails", "rail", "chip", "now", "in total", "feeds", "counted in"
-        )
+        table = result_table("Power rails", "rail", "chip", "now", "in total", "counted in")
         for rail in diagnosis.rails:
             now = "not readable" if rail.power_w is None else format_power(rail.power_w)
             counted = "yes" if rail.in_total else ""
-            table.add_row(rail.name, rail.chip, now, counted, rail.feeds, rail.inside)
+            name = f"{rail.name}: {rail.feeds}" if rail.feeds else rail.name
+            table.add_row(name, rail.chip, now, counted, rail.inside)
         console.print(table)
     if diagnosis.total_rail:
         now = "" if diagnosis.total_w is None else f" {format_power(diagnosis.total_w)},"
@@ -131,7 +130,5 @@ def _verdict(diagnosis: Diagnosis) -> str:
         "no power reading": diagnosis.total_rail,
     }
     reasons = [what for what, there in missing.items() if not there]
-    return (
-        f"Governing is not possible: {', '.join(reasons)}. "
-        "Try it on an emulated board: governor demo --board agx-orin"
-    )
+    advice = "see Problems" if diagnosis.problems else "try governor demo on an emulated board"
+    return f"Governing is not possible: {', '.join(reasons)}; {advice}."

@@ -19,7 +19,7 @@ from governor.devices.thermal import Temperatures, Throttling
 from governor.errors import DeviceError
 from governor.lease.client import ask_daemon, may_write
 from governor.lease.jetson_board import Board, is_emulated, l4t, model, why_no_jetson
-from governor.lease.jetson_controls import CappedClock, JetsonControl, Survey, survey
+from governor.lease.jetson_controls import CappedClock, JetsonControl, Missing, Survey, survey
 
 JETPACKS = {"32": "4", "34": "5 (developer preview)", "35": "5", "36": "6", "38": "7", "39": "7"}
 """JetPack by the first number of the Jetson Linux release, as jetson-stats maps them."""
@@ -146,21 +146,22 @@ def _of_jetson(root: Path, found: Survey) -> Diagnosis:
         throttle_events=Throttling(root).read(0.0),
         access=access,
         jetson_stats=says,
-        problems=[*problems, *_missing(root, found, knobs), *power.problems, *differs],
+        problems=[*problems, *_missing(found, knobs), *power.problems, *differs],
     )
 
 
-def _missing(root: Path, found: Survey, knobs: Sequence[KnobState]) -> list[Problem]:
+def _missing(found: Survey, knobs: Sequence[KnobState]) -> list[Problem]:
     named = {knob.name for knob in knobs}
     problems = [
         Problem(f"{knob}: {missing.reason}", missing.fix)
         for knob, missing in found.missing.items()
         if knob not in named
     ]
-    capped = {each.name for each in found.controls if isinstance(each, CappedClock)}
-    if any(knob.name in capped and knob.files for knob in knobs):
-        fix = f"sudo mount -t debugfs none {root / 'sys/kernel/debug'}"
-        problems.append(Problem("emc_hz: it can be capped but not pinned without debugfs", fix))
+    capped = [each for each in found.controls if isinstance(each, CappedClock)]
+    for control in capped if any(knob.files for knob in knobs) else ():
+        why = control.not_pinned or Missing("")
+        what = f"{control.name}: it can be capped but not pinned; {why.reason}"
+        problems.append(Problem(what, why.fix))
     return problems
 
 

@@ -48,6 +48,17 @@ STEPS = 16
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Why a knob cannot be set on this machine, and the command that mends it, if one does."""
+
+    reason: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.fix}" if self.fix else self.reason
+
+
+@dataclass(frozen=True)
 class Limits:
     """A clock's two limits and its present value, each in a file, in units of ``unit_hz``."""
 
@@ -199,7 +210,12 @@ class CappedClock:
     """A clock that can only be capped: it may run slower, never faster.
 
     For the memory clock where debugfs is not to be had.
+
+    Attributes:
+        not_pinned: why it is not pinned instead.
     """
+
+    not_pinned: Missing | None = None
 
     def __init__(self, name: str, table: Iterable[float], cap: Path) -> None:
         """
@@ -269,17 +285,6 @@ def _error_of(step: Callable[[], None]) -> OSError | None:
 
 
 # What is there ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Why a knob cannot be set on this machine, and the command that mends it, if one does."""
-
-    reason: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.reason}; {self.fix}" if self.fix else self.reason
 
 
 class NotThere(LookupError):  # noqa: N818 - no error of a program: a board without that knob
@@ -434,10 +439,13 @@ def _devfreq(name: str, node: Path, table: Sequence[float]) -> LimitedClock:
 def _emc(root: Path, board: Board) -> JetsonControl:
     refusals: list[Missing] = []
     for way in board.emc:
-        clock = _attempt(partial(_EMC_WAYS[way], root, board))
-        if not isinstance(clock, Missing):
-            return clock
-        refusals.append(clock)
+        control = _attempt(partial(_EMC_WAYS[way], root, board))
+        if isinstance(control, Missing):
+            refusals.append(control)
+            continue
+        if isinstance(control, CappedClock):
+            control.not_pinned = refusals[0]
+        return control
     reasons = "; ".join(each.reason for each in refusals)
     raise NotThere(reasons, next((each.fix for each in refusals if each.fix), ""))
 
