@@ -535,6 +535,7 @@ def test_one_inference_through_the_control_file_takes_the_emulated_time() -> Non
     start_s = board.clock.now()
     board[f"{CONTROL}/infer"] = 1
     took_s = board.clock.now() - start_s
+    assert took_s == pytest.approx(float(board[f"{CONTROL}/infer"]))
     assert took_s == pytest.approx(float(board[f"{CONTROL}/latency_s"]), rel=0.3)
     with refused(errno.EINVAL):
         board[f"{CONTROL}/infer"] = 0

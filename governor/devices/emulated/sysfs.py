@@ -37,7 +37,8 @@ UP_S = 3600.0
 ABOUT = """\
 This is an emulated {title} under L4T {l4t}. No figure in these files is a measurement of hardware.
 
-infer      write N: run one inference of a batch of N; the write lasts as long as the inference
+infer      write N: run one inference of a batch of N; the write lasts as long as the inference,
+           and what it took on the board alone can be read, in seconds
 latency_s  mean seconds of one inference at the clocks in force
 spent_j    joules spent since the start, without sensor noise
 workload   what runs; can be written
@@ -88,6 +89,7 @@ class VirtualJetson:
         self._gpu_appears_s = now_s + gpu_appears_s
         self._booted_s = now_s - (0.0 if gpu_appears_s else UP_S)
         self._rail_gate = "1"
+        self._took_s = 0.0
         self._online = set(self.kernel.cores)
         cpu, gpu, memory = (knob.levels for knob in self.board.space.knobs)
         old = self.kernel.old
@@ -425,7 +427,7 @@ class VirtualJetson:
         about = ABOUT.format(title=board.info.description, l4t=self.kernel.l4t)
         self._text(f"{CONTROL}/README", about)
         add = partial(self._add_at, CONTROL)
-        add("infer", lambda: "write N to run one inference of a batch of N", self._infer)
+        add("infer", lambda: self._took_s, self._infer)
         add("latency_s", lambda: board.latency_s)
         add("spent_j", lambda: board.spent_j)
         add("workload", lambda: self._workload, self._write_workload)
@@ -437,7 +439,8 @@ class VirtualJetson:
         items = parse_number(text)
         if items < 1:
             raise refusal(errno.EINVAL)
-        self.board.infer(items)
+        span = self.board.infer(items)
+        self._took_s = span.end_s - span.start_s
 
     def _write_workload(self, text: str) -> None:
         _as_einval(self.board.run)(text.strip())
