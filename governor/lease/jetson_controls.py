@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,14 @@ from pathlib import Path
 
 from governor.lease.control import Hardware, Snapshot
 from governor.lease.jetson_board import Board, identify, strings
-from governor.lease.kernel_files import exists, read_number, read_numbers, read_text, write_text
+from governor.lease.kernel_files import (
+    exists,
+    number,
+    read_number,
+    read_numbers,
+    read_text,
+    write_text,
+)
 
 CPUFREQ = "sys/devices/system/cpu/cpufreq"
 DEVFREQ = "sys/class/devfreq"
@@ -253,13 +261,23 @@ JetsonControl = LimitedClock | LockedClock | CappedClock
 
 
 def nearest(hz: float, levels: Sequence[float]) -> float:
-    """The level that ``hz`` stands for; ``hz`` itself if it is near none."""
-    level = min(levels, key=lambda each: abs(each - hz))
-    return level if abs(level - hz) <= CLOSE * level else hz
+    """The level of ``levels``, ascending, that ``hz`` stands for; ``hz`` if it is near none."""
+    above = bisect_left(levels, hz)
+    around = levels[max(above - 1, 0) : above + 1]
+    return next((level for level in around if abs(level - hz) <= CLOSE * level), hz)
 
 
 def _snapshot(files: Iterable[Path]) -> Snapshot:
-    return {str(path): read_text(path) for path in files}
+    """The files' texts. All hold numbers: what is none was misread, and must not be put back.
+
+    Raises:
+        OSError: one cannot be read.
+        ValueError: one holds no number.
+    """
+    texts = {path: read_text(path) for path in files}
+    for path, text in texts.items():
+        number(text, path)
+    return {str(path): text for path, text in texts.items()}
 
 
 def _saved(snapshot: Snapshot, path: Path) -> str:
@@ -276,10 +294,10 @@ def _run_all(steps: Iterable[Callable[[], None]]) -> None:
         raise errors[0]
 
 
-def _error_of(step: Callable[[], None]) -> OSError | None:
+def _error_of(step: Callable[[], None]) -> OSError | ValueError | None:
     try:
         step()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return error
     return None
 
