@@ -19,7 +19,13 @@ from lease_controls import UNTOUCHED, break_knob, make_machine, mend_knob, setti
 
 from governor.lease import client
 from governor.lease.client import Lease
-from governor.lease.errors import LeaseError, LeaseHeldError, LeaseLostError, RestoreError
+from governor.lease.errors import (
+    HardwareBusyError,
+    LeaseError,
+    LeaseHeldError,
+    LeaseLostError,
+    RestoreError,
+)
 from governor.lease.journal import Journal
 from governor.lease.lock import LeaseLock
 
@@ -174,6 +180,21 @@ def test_a_killed_keeper_is_replaced_and_everything_is_back_at_the_end(machine: 
             lease.set(lease_rig.LOW)
         assert lease.set(lease_rig.LOW) == lease_rig.LOW
         os.kill(keeper_of(machine), signal.SIGKILL)
+    assert is_restored(machine)
+
+
+def test_a_keeper_that_does_not_answer_is_waited_for_in_vain_and_not_for_ever(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CALL_S", 0.2)
+    with Lease.open(sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER) as lease:
+        lease.set(lease_rig.LOW)
+        os.kill(keeper_of(machine), signal.SIGSTOP)
+        with pytest.raises(HardwareBusyError, match=r"no answer in 0\.2 s"):
+            lease.set({**lease_rig.LOW, "gpu_hz": 9e8})
+        os.kill(keeper_of(machine), signal.SIGCONT)
+        monkeypatch.setattr(client, "CALL_S", SOON_S)
+        assert lease.set(lease_rig.LOW) == lease_rig.LOW
     assert is_restored(machine)
 
 

@@ -205,11 +205,11 @@ class Lease:
                 ) from None
 
     def _ask(self, do: str, **fields: object) -> dict[str, float]:
-        if not self._usable:
-            raise LeaseError(f"{do}: the lease was released, or is that of a parent process")
         if not self._lock.acquire(timeout=CALL_S):
             raise HardwareBusyError(f"another thread has waited for the kernel for {CALL_S:g} s")
         try:
+            if not self._usable:
+                raise LeaseError(f"{do}: the lease was released, or is that of a parent process")
             line = self._reach()
             self._touched = self._touched or do == "set"
             return cast(dict[str, float], line.ask(do, CALL_S, **fields)["read"])
