@@ -244,6 +244,12 @@ class Controller:
         self.governing = False
         return self._release(now_s, reason)
 
+    def rest(self, now_s: float, reason: str) -> Decision:
+        """What was decided could not be set: hands off, and try again later."""
+        self._retry_later(now_s)
+        wait = format_duration(self._retry_s - now_s)
+        return self._release(now_s, f"{reason}; trying again in {wait}")
+
     def _release(self, now_s: float, reason: str, trial: Trial | None = None) -> Decision:
         self._step = self._in_baseline if self.baseline is None else self._measuring
         self.phase = "baseline"
@@ -467,6 +473,8 @@ class Controller:
         if trial is None:
             return None
         self._drops = 0
+        if not self._ceiling.lowered:
+            self._rests = 0
         self.held = trial
         self.seen.again(now_s)
         if not self.slo_feasible and p_keeps(trial, self.slo_s) >= WANTED:

@@ -33,6 +33,8 @@ class Runtime:
         batch_size: what the application shall use for its next inference.
         sensor_errors: by what could not be read, ``power`` or ``knobs``.
         restores: times the device was put back as it was found, by reason.
+        lock: of what the controller knows. Never held while the device is asked, which may
+            take seconds, so that whoever wants to know the state does not wait for that.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Runtime:
         self.sensor_errors: Counter[str] = Counter()
         self.restores: Counter[str] = Counter()
         self.lock = threading.RLock()
+        self._looking = threading.RLock()
         self._controller = controller
         self._device = device
         self._clock = clock
@@ -86,16 +89,17 @@ class Runtime:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=STOP_S)
         # a signal may come while this very thread looks, or a device may hang: restore anyway
-        locked = self.lock.acquire(timeout=STOP_S)
+        locked = self._looking.acquire(timeout=STOP_S)
         try:
             if self._running:
                 self._running = False
                 self._put_back(reason)
-                self._controller.seen.count(self._recorder.drain())
+                with self.lock:
+                    self._controller.seen.count(self._recorder.drain())
                 self._recorder.stop()
         finally:
             if locked:
-                self.lock.release()
+                self._looking.release()
 
     def after_span(self) -> None:
         """In virtual time: look, where the poll interval has passed."""
@@ -113,30 +117,31 @@ class Runtime:
         try:
             self.step()
         except GovernorError as error:
-            self._give_up(str(error))
+            self._let_go(str(error), for_good=True)
         except Exception as error:
             logger.exception("the control loop failed")
-            self._give_up(f"the control loop failed: {error!r}")
+            self._let_go(f"the control loop failed: {error!r}", for_good=True)
 
     def step(self) -> None:
         """Look once, and carry out what is decided."""
-        with self.lock:
-            if not self._running:
-                return
+        with self._looking:
             decision = self._look()
-            if decision is not None:
+            if decision is not None and self._running:
                 self._carry_out(decision)
 
     def _look(self) -> Decision | None:
+        if not self._running:
+            return None
         now_s = self._clock.now()
         sample = set_point = None
         if now_s >= self._next_reading_s:
             self._next_reading_s = now_s + self._reading_s
             sample, set_point = self._sample(), self._read()
             now_s = self._clock.now()
-        return self._controller.observe(
-            now_s, self._recorder.drain(), sample, set_point, self._recorder.in_flight_s(now_s)
-        )
+        with self.lock:
+            return self._controller.observe(
+                now_s, self._recorder.drain(), sample, set_point, self._recorder.in_flight_s(now_s)
+            )
 
     def _sample(self) -> Sample | None:
         if self._device is None:
@@ -174,9 +179,9 @@ class Runtime:
             if decision.change:
                 self._set(decision)
         except DeviceError as error:
-            self._give_up(str(error))
-            return
-        self._on_decision(decision)
+            self._let_go(str(error), for_good=False)
+        else:
+            self._on_decision(decision)
 
     def _set(self, decision: Decision) -> None:
         point, device = decision.point, self._device
@@ -187,25 +192,32 @@ class Runtime:
             self._touched = True
             actual = device.apply(point.only(device.space.names))
             self.batch_size = int(point.get("batch_size", self._first_batch_size))
-        self._controller.applied(self._clock.now(), actual)
+        self._applied(actual)
 
-    def _give_up(self, problem: str) -> None:
-        """The device cannot be set: put it back and go on measuring only."""
+    def _applied(self, actual: OperatingPoint | None = None) -> None:
         with self.lock:
-            reason = f"{problem}; released, measuring only"
-            decision = self._controller.stop_governing(self._clock.now(), reason)
+            self._controller.applied(self._clock.now(), actual)
+
+    def _let_go(self, problem: str, for_good: bool) -> None:
+        """Put the device back and only measure: for good, or until it is tried again."""
+        with self._looking:
+            if not self._running:
+                return
+            stop = self._controller.stop_governing if for_good else self._controller.rest
+            with self.lock:
+                decision = stop(self._clock.now(), f"{problem}; released, measuring only")
             self._put_back("error")
-            self._controller.applied(self._clock.now())
+            self._applied()
             self._on_decision(decision)
 
     def _put_back(self, reason: str) -> None:
         self.batch_size = self._first_batch_size
         if self._device is None or not self._touched:
             return
-        self._touched = False
         self.restores[reason] += 1
         try:
             self._device.release()
-        except DeviceError as error:
+            self._touched = False
+        except DeviceError as error:  # tried again at the end of the block
             self.restores["failed"] += 1
             logger.error("the device could not be put back as it was found: %s", error)

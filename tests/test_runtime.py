@@ -102,13 +102,17 @@ def test_knobs_that_cannot_be_read_back_are_survived():
     assert rig.runtime.sensor_errors["knobs"] > 0
 
 
-def test_a_device_that_cannot_be_written_is_released_and_only_measured():
+def test_a_device_that_cannot_be_written_is_released_and_tried_again_later():
     rig = Rig(ToyBoard(write_broken=True)).run(1000)
-    assert not rig.controller.governing
     assert rig.board.now_set == rig.board.found
     assert [decision.kind for decision in rig.decisions] == ["release"]
     assert "Permission denied" in rig.decisions[0].reason
+    assert "trying again in 30 s" in rig.decisions[0].reason
     assert rig.controller.seen.latest is not rig.controller.baseline
+    rig.board.write_broken = False
+    rig.run(6000)
+    assert rig.controller.phase == "hold"
+    assert rig.runtime.restores == {"error": 1}
 
 
 def test_a_write_that_fails_midway_puts_everything_back():
@@ -117,6 +121,23 @@ def test_a_write_that_fails_midway_puts_everything_back():
     rig.run(600)
     assert rig.board.now_set == rig.board.found
     assert rig.runtime.restores == {"error": 1}
+
+
+def test_what_would_not_go_back_is_put_back_at_the_end():
+    class Hesitant(ToyBoard):
+        def release(self):
+            if self.write_broken:
+                raise DeviceError("toy: gpu_hz is stuck")
+            super().release()
+
+    rig = Rig(Hesitant()).run(600)
+    rig.board.write_broken = True
+    rig.run(600)
+    rig.board.write_broken = False
+    assert rig.board.now_set != rig.board.found
+    rig.runtime.stop("exit")
+    assert rig.board.now_set == rig.board.found
+    assert rig.runtime.restores == {"error": 1, "failed": 1, "exit": 1}
 
 
 def test_a_release_that_fails_is_said_and_does_not_raise(caplog):
