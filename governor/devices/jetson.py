@@ -102,6 +102,7 @@ class JetsonDevice:
         self._set_since: set[OperatingPoint] = set()
         self._open_lease = open_lease
         self._lease: Lease | None = open_lease()
+        self._owed = False
         self.space = _space(self._lease.levels, root)
         self.info = _info(board, root, rails)
 
@@ -166,10 +167,18 @@ class JetsonDevice:
         return self._point(self._lease.set(point))
 
     def release(self) -> None:
-        """End the lease, which puts back every file as it was found."""
+        """End the lease, which puts back every file as it was found.
+
+        Raises:
+            DeviceError: something would not go back; ask again, and it is tried again.
+        """
         lease, self._lease = self._lease, None
+        if lease is None and self._owed:
+            lease = self._open_lease()  # its keeper first puts back what the last one could not
         if lease is not None:
+            self._owed = True
             lease.release()
+            self._owed = False
 
     def sample(self) -> Sample:
         """Read the sensors.
@@ -206,6 +215,9 @@ class JetsonDevice:
                 sensor.close()
 
     def _point(self, levels: Mapping[str, float]) -> OperatingPoint:
+        lost = [name for name in self.space.names if name not in levels]
+        if lost:
+            raise DeviceError(f"{', '.join(lost)} cannot be set any more; see governor doctor")
         return OperatingPoint({name: levels[name] for name in self.space.names})
 
 
