@@ -11,6 +11,8 @@ on TX2 the GPU's energy is flat up to 727 of 1300 MHz: github thynics/jetson_dvf
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from governor.roofline.knobs import BATCH, CORES, CPU, EMC, GPU, PERIOD
@@ -76,13 +78,20 @@ def log_energy(parameters: FloatArray, log_time: FloatArray, inputs: FloatArray)
     )
     voltage = parameters[:, 8:12].T[..., None]
     idle_clocks = 1 / (1 + np.exp(-parameters[:, 12, None]))
-    gpu_v2 = squared_voltage(inputs[:, GPU], voltage[0], voltage[1])
-    cpu_v2 = squared_voltage(inputs[:, CPU], voltage[2], voltage[3])
+    gpu_v2 = _by_level(inputs[:, GPU], lambda f: squared_voltage(f, voltage[0], voltage[1]))
+    cpu_v2 = _by_level(inputs[:, CPU], lambda f: squared_voltage(f, voltage[2], voltage[3]))
+    memory = _by_level(inputs[:, EMC], lambda f: emc * f**exponent)
     cores, batch = inputs[:, CORES], inputs[:, BATCH]
-    always_on = static + emc * inputs[:, EMC] ** exponent + cores * core
+    always_on = static + memory + cores * core
     clocks = cores * cpu * inputs[:, CPU] * cpu_v2 + gpu * inputs[:, GPU] * gpu_v2
     time = np.exp(log_time)
     idle = np.maximum(inputs[:, PERIOD] * batch - time, 0)
     work = gpu_work * gpu_v2 * batch + cpu_work * cpu_v2
     energy = always_on * (time + idle) + clocks * (time + idle_clocks * idle) + work
     return np.log(energy / batch / (static + emc + core + cpu + gpu + gpu_work + cpu_work))
+
+
+def _by_level(clock: FloatArray, curve: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """A curve over a clock, worked out once a level instead of once a setting: ``(k, n)``."""
+    levels, which = np.unique(clock, return_inverse=True)
+    return curve(levels)[:, which]

@@ -67,7 +67,9 @@ def predict(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
     Returns:
         shape ``(k, 2, n)``: first time, then energy, in the logs of the trials' units.
     """
-    time = log_time(parameters[:, :_N_TIME], inputs)
+    # Most parameter vectors of a derivative share their time: each time is computed once.
+    distinct, which = np.unique(parameters[:, :_N_TIME], axis=0, return_inverse=True)
+    time = log_time(distinct, inputs)[which.ravel()]
     energy = log_energy(parameters[:, _N_TIME : _N_TIME + _N_ENERGY], time, inputs)
     scales = parameters[:, _N_TIME + _N_ENERGY :, None]
     return np.stack((time, energy), axis=1) + scales
