@@ -353,6 +353,7 @@ def main(words: Sequence[str]) -> int:
             listener, group = listen(Path(words[1]), words[2])
             keeper = Keeper(Custody(Path(words[3]), Path(words[4])), group)
             keeper.listen(listener)
+            log(f"serving at {words[1]}")
             tell_systemd("READY=1")
         else:
             raise InputError("usage: private FD ROOT FOLDER | serve SOCKET GROUP ROOT FOLDER")
