@@ -44,7 +44,7 @@ def root(jetson: VirtualJetson, shared: Path) -> Iterator[Path]:
     """The mounted board, as it was mounted."""
     yield shared
     jetson.tree.faults = ()
-    jetson.set_mode(jetson.kernel.uncapped_mode)
+    jetson.clocks.set_mode(jetson.kernel.uncapped_mode)
 
 
 @needs_fuse

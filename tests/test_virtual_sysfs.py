@@ -242,7 +242,7 @@ WRITES = st.lists(st.tuples(st.sampled_from(["low", "high"]), st.integers(0, 500
 def test_limits_read_back_in_order_whatever_is_written(
     writes: list[tuple[str, int]], strict: bool, step: int
 ) -> None:
-    limits = Limits(LEVELS, ["g"], strict=strict, step=step, changed=lambda _low, _high: None)
+    limits = Limits(LEVELS, ["g"], strict=strict, step=step, changed=lambda: None)
     for which, value in writes:
         before = limits.low, limits.high
         try:
@@ -364,7 +364,7 @@ def test_thors_memory_is_pinned_by_its_devfreq_node() -> None:
 def test_memory_bounds_are_levels_under_the_cap(
     rate: int, cap: int, locked: bool, halted: bool
 ) -> None:
-    emc = Emc(LEVELS, uncapped=0, changed=lambda _low, _high: None)
+    emc = Emc(LEVELS, uncapped=0, changed=lambda: None)
     emc.write_halted(str(int(halted)))
     emc.write_locked(str(int(locked)))
     emc.write_rate(str(rate))

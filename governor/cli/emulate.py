@@ -13,6 +13,7 @@ import typer
 
 from governor.cli.replay import check_writable, result_console, result_table, write_json
 from governor.devices import DEFAULT_WORKLOAD
+from governor.errors import InputError
 from governor.units import format_duration, format_percent, format_power
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def emulate(
     seed: Annotated[int, typer.Option(help="Of the mounted board's noise.", min=0)] = 0,
 ) -> None:
     """List the emulated boards and how far they lie from published figures, or mount one."""
+    if mount is None and (l4t, nvpmodel) != (None, None):
+        raise InputError("--l4t and --nvpmodel say how a board is mounted; add --mount DIR")
     if mount is not None:
         _mount(mount, board or "agx-orin", l4t, workload, nvpmodel, late_gpu, seed)
     else:

@@ -12,8 +12,8 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
-Changed = Callable[[int, int], None]
-"""Told the lowest and highest level that the governor may now choose."""
+Changed = Callable[[], None]
+"""Told that :meth:`Limits.bounds` or :meth:`Emc.bounds` may be others now."""
 
 UNLIMITED = 2**63 - 1
 """What the EMC cap of L4T 36 reads where nothing is capped."""
@@ -86,7 +86,7 @@ class Limits:
         if self._strict and value > self._high:
             raise refusal(errno.EINVAL)
         self._low = self._clipped(value // self._step * self._step)
-        self._tell()
+        self._changed()
 
     def write_high(self, text: str) -> None:
         """Set the upper limit; 0 lifts it in the kernels that are not strict.
@@ -100,7 +100,7 @@ class Limits:
         if value == 0 and not self._strict:
             value = self.levels[-1]
         self._high = self._clipped(-(-value // self._step) * self._step)
-        self._tell()
+        self._changed()
 
     def write_governor(self, text: str) -> None:
         """Choose a governor.
@@ -111,7 +111,7 @@ class Limits:
         if text.strip() not in self.governors:
             raise refusal(errno.EINVAL)
         self.governor = text.strip()
-        self._tell()
+        self._changed()
 
     def write_fixed(self, text: str) -> None:
         """Set the clock of the ``userspace`` governor, within the limits.
@@ -122,17 +122,17 @@ class Limits:
         if self.governor != "userspace":
             raise refusal(errno.EINVAL)
         self._fixed = parse_number(text)
-        self._tell()
+        self._changed()
 
     @property
     def fixed(self) -> int:
         """What the ``userspace`` governor holds."""
         return min(max(self._fixed, self.low), self.high)
 
-    def reset(self, low: int, high: int, governor: str) -> None:
-        """Set everything at once, as after a boot."""
-        self._low, self._high, self.governor = low, high, governor
-        self._tell()
+    def reset(self, low: int, high: int) -> None:
+        """Set both limits at once."""
+        self._low, self._high = low, high
+        self._changed()
 
     def bounds(self) -> tuple[int, int]:
         """Lowest and highest level that the governor may choose.
@@ -156,9 +156,6 @@ class Limits:
     def _clipped(self, value: int) -> int:
         return min(max(value, self.levels[0]), self.levels[-1])
 
-    def _tell(self) -> None:
-        self._changed(*self.bounds())
-
 
 class Emc:
     """The memory's clock: a pin that counts while it is locked, under a cap.
@@ -167,10 +164,19 @@ class Emc:
     not locked, the bandwidth manager has its own will. That the cap holds for a pin too is assumed.
     """
 
-    def __init__(self, levels: Sequence[int], *, uncapped: int, changed: Changed) -> None:
+    def __init__(
+        self, levels: Sequence[int], *, uncapped: int, changed: Changed, needs_halt: bool = False
+    ) -> None:
+        """
+        Args:
+            levels: that the hardware has, ascending.
+            uncapped: what the cap reads where there is none.
+            changed: called after each write that was taken.
+            needs_halt: a pin counts only while the bandwidth manager stands still (Thor).
+        """
         self.levels = list(levels)
         self.locked = False
-        self.halted = True
+        self.halted = not needs_halt
         self.state = True
         self.cap = uncapped
         self._uncapped = uncapped
@@ -186,7 +192,7 @@ class Emc:
         value = parse_number(text)
         if value <= self.levels[-1]:
             self._pin = bisect_left(self.levels, value)
-            self._tell()
+            self._changed()
 
     def write_locked(self, text: str) -> None:
         """1: hold the rate asked for; 0: leave it to the bandwidth manager.
@@ -195,7 +201,7 @@ class Emc:
             OSError: EINVAL, no number.
         """
         self.locked = parse_number(text) != 0
-        self._tell()
+        self._changed()
 
     def write_halted(self, text: str) -> None:
         """Thor: whether its bandwidth manager stands still; only then does a pin count.
@@ -204,7 +210,7 @@ class Emc:
             OSError: EINVAL, no number.
         """
         self.halted = parse_number(text) != 0
-        self._tell()
+        self._changed()
 
     def write_state(self, text: str) -> None:
         """Whether the clock is requested; it runs in either case.
@@ -221,7 +227,7 @@ class Emc:
             OSError: EINVAL, no number.
         """
         self.cap = parse_number(text)
-        self._tell()
+        self._changed()
 
     def bounds(self) -> tuple[int, int]:
         """Lowest and highest level that the bandwidth manager may choose."""
@@ -232,6 +238,3 @@ class Emc:
             pin = min(self._pin, high)
             return pin, pin
         return 0, high
-
-    def _tell(self) -> None:
-        self._changed(*self.bounds())

@@ -11,8 +11,9 @@ import posixpath
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from governor.devices.emulated.kernel import Kernel, Mode, load_kernel
-from governor.devices.emulated.limits import UNLIMITED, Emc, Limits, parse_number, refusal
+from governor.devices.emulated.clocks import GPU_GOVERNORS, Clocks
+from governor.devices.emulated.kernel import Kernel, load_kernel
+from governor.devices.emulated.limits import Limits, parse_number, refusal
 from governor.devices.emulated.live import LiveBoard
 from governor.devices.emulated.machine import CPU, EMC, GPU
 from governor.devices.emulated.nvpmodel import configuration, emc_cap_path
@@ -25,11 +26,6 @@ DEVFREQ = "/sys/class/devfreq"
 BPMP = "/sys/kernel/debug/bpmp/debug"
 CONTROL = "/run/virtual-jetson"
 THOR_PCI = "0000:01:00.0"
-
-CPU_GOVERNORS = ("schedutil", "performance", "powersave", "userspace", "ondemand", "conservative")
-GPU_GOVERNORS = ("nvhost_podgov", "performance", "powersave", "userspace", "simple_ondemand")
-"""Which of them a given image has is not published; on an emulated board the last two chase
-utilisation as the first one does."""
 
 UP_S = 3600.0
 """For so long a board has been up when it is mounted; one whose GPU comes late has just booted."""
@@ -54,6 +50,7 @@ class VirtualJetson:
     Attributes:
         tree: the files, by their path on a real board.
         board: the physics behind them.
+        clocks: what the kernel holds of its clocks.
         kernel: what is known of this board under this L4T release.
     """
 
@@ -90,69 +87,9 @@ class VirtualJetson:
         self._booted_s = now_s - (0.0 if gpu_appears_s else UP_S)
         self._rail_gate = "1"
         self._took_s = 0.0
-        self._online = set(self.kernel.cores)
-        cpu, gpu, memory = (knob.levels for knob in self.board.space.knobs)
-        old = self.kernel.old
-        self._cpu_khz = [round(hz / 1e3) for hz in cpu]
-        self._policies = [
-            Limits(self._cpu_khz, CPU_GOVERNORS, strict=old, step=1, changed=self._cpu_changed)
-            for _ in self.kernel.policies
-        ]
-        self._gpu = Limits(
-            [round(hz) for hz in gpu], GPU_GOVERNORS, strict=old, step=1 if old else 1000,
-            changed=partial(self.board.limit, "gpu_hz"),
-        )  # fmt: skip
-        rates = [round(hz) for hz in memory]
-        rates[-1] = self.kernel.emc_top_hz or rates[-1]
-        uncapped = 0 if self.kernel.l4t < 36 else UNLIMITED
-        self._emc = Emc(rates, uncapped=uncapped, changed=self._emc_changed)
-        self._bwmgr = Limits(
-            rates, ("bwmgr", "performance", "powersave", "userspace"), strict=False, step=1000,
-            changed=self._emc_changed,
-        )  # fmt: skip
-        self._uncapped = uncapped
+        self.clocks = Clocks(self.kernel, self.board)
         self._build(seed)
-        self.set_mode(self.kernel.uncapped_mode if mode is None else mode)
-
-    def set_mode(self, mode: int) -> None:
-        """Switch to a power mode, as ``nvpmodel -m`` does: every limit is written anew.
-
-        Raises:
-            InputError: the board has no such mode.
-        """
-        if mode not in self.kernel.modes:
-            known = ", ".join(f"{each.id} ({each.name})" for each in self.kernel.modes.values())
-            raise InputError(f"{self.kernel.board} has no power mode {mode}; choose one of {known}")
-        self._mode = self.kernel.modes[mode]
-        self._online = set(self._mode.cores)
-        self._reset_clocks(self._mode)
-
-    def _reset_clocks(self, mode: Mode) -> None:
-        """nvpmodel writes the nearest level to each cap."""
-        khz = _nearest(self._cpu_khz, mode.cpu_khz)
-        low_khz = round(self.board.cpu_min_hz / 1e3)
-        for policy in self._policies:
-            policy.reset(min(low_khz, khz), khz, policy.governor)
-        self._gpu.reset(self._gpu.levels[0], _nearest(self._gpu.levels, mode.gpu_hz),
-                        self._gpu.governor)  # fmt: skip
-        self._emc.write_cap(str(self._uncapped if mode.emc_hz is None else mode.emc_hz))
-
-    def _cpu_changed(self, _low: int, _high: int) -> None:
-        """The busy thread is where it runs fastest: the board's clock is the fastest cluster's."""
-        bounds = [limits.bounds() for limits, cores in self._clusters() if cores & self._online]
-        self.board.limit("cpu_hz", max(low for low, _ in bounds), max(high for _, high in bounds))
-
-    def _clusters(self) -> list[tuple[Limits, set[int]]]:
-        cores = [set(policy) for policy in self.kernel.policies]
-        return list(zip(self._policies, cores, strict=True))
-
-    def _emc_changed(self, _low: int, _high: int) -> None:
-        low, high = self._emc.bounds()
-        if self.kernel.soc.emc == "bwmgr" and low != high:
-            asked_low, asked_high = self._bwmgr.bounds()
-            high = min(high, asked_high)
-            low = min(asked_low, high)
-        self.board.limit("emc_hz", low, high)
+        self.clocks.set_mode(self.kernel.uncapped_mode if mode is None else mode)
 
     # -- the files ----------------------------------------------------------------------------
 
@@ -194,7 +131,7 @@ class VirtualJetson:
         conf = f"/etc/nvpmodel/{kernel.conf}"
         self._text(conf, configuration(kernel, self._gpu_path))
         self.tree.link("/etc/nvpmodel.conf", conf)
-        self._file("/var/lib/nvpmodel/status", lambda: f"pmode:{self._mode.id:04d}")
+        self._file("/var/lib/nvpmodel/status", lambda: f"pmode:{self.clocks.mode.id:04d}")
         fuse = "/sys/module/tegra_fuse/parameters/tegra_chip_id"
         self._file(fuse, lambda: kernel.soc.chip_id)
 
@@ -212,8 +149,8 @@ class VirtualJetson:
         cores = self.kernel.cores
         self._file(f"{CPU_ROOT}/possible", lambda: _ranges(cores))
         self._file(f"{CPU_ROOT}/present", lambda: _ranges(cores))
-        self._file(f"{CPU_ROOT}/online", lambda: _ranges(sorted(self._online)))
-        for limits, policy in zip(self._policies, self.kernel.policies, strict=True):
+        self._file(f"{CPU_ROOT}/online", lambda: _ranges(sorted(self.clocks.online)))
+        for limits, policy in zip(self.clocks.policies, self.kernel.policies, strict=True):
             self._add_policy(limits, policy)
         for core in cores:
             self._add_core(core)
@@ -222,14 +159,14 @@ class VirtualJetson:
         directory = f"{CPU_ROOT}/cpu{core}"
         self._file(
             f"{directory}/online",
-            lambda: int(core in self._online),
+            lambda: int(core in self.clocks.online),
             partial(self._write_online, core),
         )
         policy = next(cores for cores in self.kernel.policies if core in cores)
         self.tree.link(
             f"{directory}/cpufreq",
             f"{CPU_ROOT}/cpufreq/policy{policy[0]}",
-            exists=lambda: core in self._online,
+            exists=lambda: core in self.clocks.online,
         )
         for number, name in enumerate(self.kernel.soc.idle_states):
             state = f"{directory}/cpuidle/state{number}"
@@ -237,17 +174,14 @@ class VirtualJetson:
             self._stored(f"{state}/disable", "0")
 
     def _write_online(self, core: int, text: str) -> None:
-        if core == 0 and parse_number(text) == 0:
-            raise refusal(errno.EBUSY)  # core 0 cannot go offline; the errno is assumed
-        (self._online.add if parse_number(text) else self._online.discard)(core)
-        self._cpu_changed(0, 0)
+        self.clocks.set_online(core, parse_number(text) != 0)
 
     def _add_policy(self, limits: Limits, cores: Sequence[int]) -> None:
         directory = f"{CPU_ROOT}/cpufreq/policy{cores[0]}"
-        self.tree.directory(directory, exists=lambda: bool(self._online & set(cores)))
+        self.tree.directory(directory, exists=lambda: bool(self.clocks.online & set(cores)))
 
         def online() -> list[int]:
-            return [core for core in cores if core in self._online]
+            return [core for core in cores if core in self.clocks.online]
 
         def within(index: int) -> int:
             low, high = limits.bounds()
@@ -297,7 +231,7 @@ class VirtualJetson:
         self._stored(f"{device}/tpc_pg_mask", "0")
         if self.kernel.l4t < 39:
             self._stored(f"{device}/enable_3d_scaling", "1")
-        self._add_devfreq(f"{device}/devfreq/{name}", self._gpu, GPU, self._gpu_awake)
+        self._add_devfreq(f"{device}/devfreq/{name}", self.clocks.gpu, GPU, self._gpu_awake)
         self.tree.link(f"{device}/devfreq_dev", f"{device}/devfreq/{name}", self._gpu_awake)
         self.tree.link(f"{DEVFREQ}/{name}", f"{device}/devfreq/{name}", self._gpu_awake)
         for link in release.gpu_links:
@@ -309,7 +243,7 @@ class VirtualJetson:
         device = f"{parent}/15340000.vic"
         clock = Limits(
             [115200000, 729600000], ("tegra_wmark", "performance", "userspace"),
-            strict=self.kernel.old, step=1, changed=lambda _low, _high: None,
+            strict=self.kernel.old, step=1, changed=_nothing,
         )  # fmt: skip
         self._text(f"{device}/of_node/name", "vic\0")
         self._text(f"{device}/of_node/compatible", f"nvidia,{self.kernel.soc_name}-vic\0")
@@ -353,12 +287,12 @@ class VirtualJetson:
         self._stored(f"{device}/power/control", "auto")
         self.tree.link(f"/sys/bus/pci/devices/{THOR_PCI}", device)
         self._text(f"/proc/driver/nvidia/gpus/{THOR_PCI}/power", "Runtime D3 status: Enabled\n")
-        self._add_devfreq(f"{device}/devfreq/gpu-gpc-0", self._gpu, GPU, self._gpu_awake)
+        self._add_devfreq(f"{device}/devfreq/gpu-gpc-0", self.clocks.gpu, GPU, self._gpu_awake)
         self.tree.link(f"{DEVFREQ}/gpu-gpc-0", f"{device}/devfreq/gpu-gpc-0", self._gpu_awake)
         codec_hz = self.kernel.codec_hz or 0
         codec = Limits(
             [codec_hz // 2, codec_hz], GPU_GOVERNORS, strict=False, step=1000,
-            changed=lambda _low, _high: None,
+            changed=_nothing,
         )  # fmt: skip
         self._add_devfreq(f"{device}/devfreq/gpu-nvd-0", codec, None)
         self.tree.link(f"{DEVFREQ}/gpu-nvd-0", f"{device}/devfreq/gpu-nvd-0")
@@ -367,7 +301,7 @@ class VirtualJetson:
 
     def _add_emc(self) -> None:
         self.tree.directory("/sys/kernel/debug", mode=0o700)
-        emc = self._emc
+        emc = self.clocks.emc
         cap_mode = 0o660 if self.kernel.l4t < 36 else 0o444
         self._file(emc_cap_path(self.kernel), lambda: emc.cap, emc.write_cap, cap_mode)
         if self.kernel.soc.emc == "override":
@@ -378,11 +312,11 @@ class VirtualJetson:
             self._add_bwmgr()
 
     def _emc_rate(self) -> int:
-        return self._emc.levels[self.board.clocks[EMC]]
+        return self.clocks.emc.levels[self.board.clocks[EMC]]
 
     def _add_override(self) -> None:
         """T210."""
-        emc, add = self._emc, partial(self._add_at, "/sys/kernel/debug/clk/override.emc")
+        emc, add = self.clocks.emc, partial(self._add_at, "/sys/kernel/debug/clk/override.emc")
         add("clk_rate", self._emc_rate)
         add("clk_update_rate", self._emc_rate, emc.write_rate)
         add("clk_state", lambda: int(emc.locked), emc.write_locked)
@@ -392,7 +326,7 @@ class VirtualJetson:
         add("emc_max_rate", lambda: emc.levels[-1])
 
     def _add_bpmp(self) -> None:
-        emc, add = self._emc, partial(self._add_at, f"{BPMP}/clk/emc")
+        emc, add = self.clocks.emc, partial(self._add_at, f"{BPMP}/clk/emc")
         add("rate", self._emc_rate, emc.write_rate)
         add("min_rate", lambda: emc.levels[0])
         add("max_rate", lambda: emc.levels[-1])
@@ -409,8 +343,7 @@ class VirtualJetson:
 
     def _add_bwmgr(self) -> None:
         """Thor: a devfreq node for the memory, and a bandwidth manager that must be halted."""
-        emc, limits = self._emc, self._bwmgr
-        emc.halted = False
+        emc, limits = self.clocks.emc, self.clocks.bwmgr
         self._file(f"{BPMP}/bwmgr/bwmgr_halt", lambda: int(emc.halted), emc.write_halted)
         directory = "/sys/devices/platform/bwmgr/devfreq/bwmgr"
         self.tree.link(f"{DEVFREQ}/bwmgr", directory)
@@ -432,7 +365,7 @@ class VirtualJetson:
         add("spent_j", lambda: board.spent_j)
         add("workload", lambda: self._workload, self._write_workload)
         add("ambient_c", lambda: board.ambient_c, _as_einval(_ambient(board)))
-        add("nvpmodel", lambda: self._mode.id, _as_einval(self._write_mode))
+        add("nvpmodel", lambda: self.clocks.mode.id, _as_einval(self._write_mode))
         add("faults", self._read_faults, _as_einval(self._write_faults))
 
     def _infer(self, text: str) -> None:
@@ -447,7 +380,7 @@ class VirtualJetson:
         self._workload = text.strip()
 
     def _write_mode(self, text: str) -> None:
-        self.set_mode(parse_number(text))
+        self.clocks.set_mode(parse_number(text))
 
     def _read_faults(self) -> str:
         return "\n".join(map(str, self.tree.faults)) or "none"
@@ -464,6 +397,10 @@ class VirtualJetson:
             held[0] = text.strip()
 
         self._file(path, lambda: held[0], write)
+
+
+def _nothing() -> None:
+    """Follows the limits of a clock that the emulated board has not."""
 
 
 def _ambient(board: LiveBoard) -> Callable[[str], None]:
@@ -493,12 +430,6 @@ def _release(kernel: Kernel) -> str:
 
 def _setspeed(limits: Limits) -> object:
     return limits.fixed if limits.governor == "userspace" else "<unsupported>"
-
-
-def _nearest(levels: Sequence[int], wanted: int | None) -> int:
-    if wanted is None:
-        return levels[-1]
-    return min(levels, key=lambda level: abs(level - wanted))
 
 
 def _list(values: Sequence[object]) -> str:
