@@ -381,7 +381,7 @@ class EnergyGovernor:
                 trials=len(controller.trials),
                 outcomes=dict(controller.outcomes),
                 disturbances=dict(controller.disturbances),
-                sensor_errors=dict(runtime.sensor_errors),
+                sensor_errors=dict(runtime.senses.errors),
                 restores=dict(runtime.restores),
                 fallbacks=controller.fallbacks,
                 drifts=controller.drifts,

@@ -1,18 +1,20 @@
-"""Drives a controller against a device: in a thread in real time, inline in virtual time."""
+"""Drives a controller against a device: in threads in real time, inline in virtual time."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 
+from governor.beat import Beat
 from governor.controller import Controller
 from governor.decision import Decision
-from governor.devices.device import Clock, Device, Sample
+from governor.devices.device import Clock, Device
 from governor.errors import DeviceError, GovernorError
 from governor.instrument.explicit import SpanRecorder
+from governor.senses import Senses
 from governor.space import OperatingPoint
 
 POLL_S = 0.1
@@ -26,12 +28,14 @@ logger = logging.getLogger("governor")
 class Runtime:
     """Shows the controller what happens, and carries out what it decides.
 
-    In real time a thread looks every ``poll_s``. A virtual clock moves only while the
-    application runs, so there :meth:`after_span` looks, from the application's own thread.
+    In real time a thread looks every ``poll_s``, and another one reads the sensors: a kernel
+    file may take seconds to answer, and must not keep the SLO's guard. A virtual clock moves
+    only while the application runs, so there :meth:`after_span` does both, from the
+    application's own thread.
 
     Attributes:
         batch_size: what the application shall use for its next inference.
-        sensor_errors: by what could not be read, ``power`` or ``knobs``.
+        senses: reads the sensors and counts what fails.
         restores: times the device was put back as it was found, by reason.
         lock: of what the controller knows. Never held while the device is asked, which may
             take seconds, so that whoever wants to know the state does not wait for that.
@@ -49,7 +53,7 @@ class Runtime:
         poll_s: float = POLL_S,
     ) -> None:
         self.batch_size = batch_size
-        self.sensor_errors: Counter[str] = Counter()
+        self.senses = Senses(device, lambda: controller.target is not None)
         self.restores: Counter[str] = Counter()
         self.lock = threading.RLock()
         self._looking = threading.RLock()
@@ -62,13 +66,11 @@ class Runtime:
         self._poll_s = poll_s
         self._next_look_s = 0.0
         refresh_s = 0.0 if device is None else device.info.sensor_refresh_s
-        self._reading_s = refresh_s * READING_SHARE
+        self._reading_s = max(refresh_s * READING_SHARE, poll_s)
         self._next_reading_s = 0.0
-        self._failing: set[str] = set()
         self._touched = False
         self._running = False
-        self._going_on = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._beats: list[Beat] = []
 
     def start(self) -> None:
         """Begin to look; nothing is changed before the baseline is known."""
@@ -77,17 +79,18 @@ class Runtime:
         self._next_look_s = self._next_reading_s = self._clock.now()
         self._controller.applied(self._clock.now())
         if not self._clock.virtual:
-            self._going_on.acquire()
-            self._thread = threading.Thread(target=self._drive, name="governor", daemon=True)
-            self._thread.start()
+            self._beats = [
+                Beat("governor senses", self._look_safely, self._reading_s),
+                Beat("governor", self._step_safely, self._poll_s),
+            ]
 
     def stop(self, reason: str) -> None:
-        """End the thread and put the device back as it was found. May be called twice."""
-        thread = self._thread
-        with suppress(RuntimeError):  # never taken, or let go of before
-            self._going_on.release()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=STOP_S)
+        """End the threads and put the device back as it was found. May be called twice."""
+        for beat in self._beats:
+            beat.end()
+        until_s = time.monotonic() + STOP_S
+        for beat in self._beats:
+            beat.join(until_s)
         # a signal may come while this very thread looks, or a device may hang: restore anyway
         locked = self._looking.acquire(timeout=STOP_S)
         try:
@@ -107,11 +110,6 @@ class Runtime:
             self._next_look_s = self._clock.now() + self._poll_s
             self._step_safely()
 
-    def _drive(self) -> None:
-        # a bare lock wakes up for less than an Event, and most wakes find nothing to do
-        while not self._going_on.acquire(timeout=self._poll_s):
-            self._step_safely()
-
     def _step_safely(self) -> None:
         """The application must not fall over its governor."""
         try:
@@ -121,6 +119,13 @@ class Runtime:
         except Exception as error:
             logger.exception("the control loop failed")
             self._let_go(f"the control loop failed: {error!r}", for_good=True)
+
+    def _look_safely(self) -> None:
+        try:
+            self.senses.look()
+        except Exception as error:
+            logger.exception("a sensor's backend failed")
+            self._let_go(f"a sensor's backend failed: {error!r}", for_good=True)
 
     def step(self) -> None:
         """Look once, and carry out what is decided."""
@@ -133,46 +138,15 @@ class Runtime:
         if not self._running:
             return None
         now_s = self._clock.now()
-        sample = set_point = None
-        if now_s >= self._next_reading_s:
+        if self._clock.virtual and now_s >= self._next_reading_s:
             self._next_reading_s = now_s + self._reading_s
-            sample, set_point = self._sample(), self._read()
+            self.senses.look()
             now_s = self._clock.now()
+        sample, set_point = self.senses.take()
         with self.lock:
             return self._controller.observe(
                 now_s, self._recorder.drain(), sample, set_point, self._recorder.in_flight_s(now_s)
             )
-
-    def _sample(self) -> Sample | None:
-        if self._device is None:
-            return None
-        try:
-            sample = self._device.sample()
-        except DeviceError as error:
-            self._sensor_failed("power", str(error))
-            return None
-        if self._device.info.total_rail not in sample.power_w and sample.energy_j is None:
-            self._sensor_failed("power", f"no {self._device.info.total_rail} reading")
-        else:
-            self._failing.discard("power")
-        return sample
-
-    def _read(self) -> OperatingPoint | None:
-        if self._device is None or self._controller.target is None:
-            return None
-        try:
-            point = self._device.read()
-        except DeviceError as error:
-            self._sensor_failed("knobs", str(error))
-            return None
-        self._failing.discard("knobs")
-        return point
-
-    def _sensor_failed(self, sensor: str, problem: str) -> None:
-        self.sensor_errors[sensor] += 1
-        if sensor not in self._failing:
-            self._failing.add(sensor)
-            logger.warning("cannot read %s: %s", sensor, problem)
 
     def _carry_out(self, decision: Decision) -> None:
         try:
@@ -195,6 +169,7 @@ class Runtime:
         self._applied(actual)
 
     def _applied(self, actual: OperatingPoint | None = None) -> None:
+        self.senses.changed()
         with self.lock:
             self._controller.applied(self._clock.now(), actual)
 

@@ -78,7 +78,7 @@ def test_a_sensor_that_fails_for_a_while_is_counted_and_survived(caplog):
     rig.board.sensor_broken = False
     rig.run(2500)
     assert rig.controller.phase == "hold"
-    assert rig.runtime.sensor_errors["power"] >= 3
+    assert rig.runtime.senses.errors["power"] >= 3
     assert sum("cannot read power" in record.message for record in caplog.records) == 1
 
 
@@ -89,7 +89,7 @@ def test_a_rail_that_is_absent_is_a_sensor_error():
             return type(sample)(time_s=sample.time_s, power_w={"gpu": 1.0})
 
     rig = Rig(Railless()).run(200)
-    assert rig.runtime.sensor_errors["power"] > 0
+    assert rig.runtime.senses.errors["power"] > 0
 
 
 def test_knobs_that_cannot_be_read_back_are_survived():
@@ -99,7 +99,7 @@ def test_knobs_that_cannot_be_read_back_are_survived():
 
     rig = Rig(Blind()).run(2500)
     assert rig.controller.phase == "hold"
-    assert rig.runtime.sensor_errors["knobs"] > 0
+    assert rig.runtime.senses.errors["knobs"] > 0
 
 
 def test_a_device_that_cannot_be_written_is_released_and_tried_again_later():

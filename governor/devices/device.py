@@ -86,7 +86,8 @@ class Device(Protocol):
 
     A device changes nothing until the first :meth:`apply`. :meth:`release` puts back what
     was found before it, and may be called any number of times. A knob that someone else has
-    set since is theirs: :meth:`release` leaves it.
+    set since is theirs: :meth:`release` leaves it. In real time one thread reads (:meth:`read`,
+    :meth:`sample`) while another sets.
     """
 
     @property
