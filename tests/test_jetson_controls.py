@@ -361,6 +361,20 @@ def test_limits_in_whole_khz_count_as_the_level(tmp_path: Path) -> None:
     assert gpu.read() == 612e6
 
 
+def test_limits_that_someone_else_raised_meanwhile_are_put_back_lower_one_first(
+    tmp_path: Path,
+) -> None:
+    here = tree(tmp_path, "nano-r32")
+    here.file(f"{here.gpu}/max_freq", "614400000")
+    gpu = controls(here.root)["gpu_hz"]
+    before = gpu.snapshot()
+    for limit in ("max_freq", "min_freq"):
+        here.file(f"{here.gpu}/{limit}", "921600000")
+    with running(Kernel(32, here.kind.emc_khz)) as kernel:
+        gpu.restore(before)
+    assert kernel.written == [("min_freq", "76800000"), ("max_freq", "614400000")]
+
+
 def test_a_locked_memory_clock_is_put_back_locked(tmp_path: Path) -> None:
     here = tree(tmp_path, "agx-orin-r36")
     here.file(f"{EMC}/mrq_rate_locked", "1")

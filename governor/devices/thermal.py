@@ -93,7 +93,7 @@ def _zones(root: Path) -> Iterator[tuple[str, PolledFile]]:
 
 def _cooling(root: Path) -> Iterator[PolledFile]:
     for folder in sorted((root / THERMAL).glob("cooling_device*")):
-        if _LOWERS_CLOCKS.search(_type(folder)) and "fan" not in _type(folder):
+        if _LOWERS_CLOCKS.search(_type(folder)):
             yield PolledFile(folder / "cur_state")
 
 
