@@ -232,6 +232,11 @@ def test_what_cannot_be_emulated_is_refused_before_anything_is_mounted(
     assert not os.path.ismount(tmp_path)
 
 
+def test_a_release_is_only_for_a_mount(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["emulate", "--board", "nano", "--l4t", "32"]) == 2
+    assert "add --mount DIR" in capsys.readouterr().err
+
+
 def test_without_the_fuse_device_the_refusal_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from governor.devices.emulated.kernel import Channel, Chip, Kernel
 from governor.devices.emulated.limits import refusal
@@ -76,9 +77,14 @@ class Sensors:
         step = SHUNT_STEP_UV / chip.shunt_mohm
         return round(round(1e3 * self.watts(channel) / channel.volts / step) * step)
 
-    @staticmethod
-    def _millivolts(channel: Channel) -> int:
-        return round(1e3 * channel.volts / BUS_STEP_MV) * BUS_STEP_MV
+    def _milliwatts(self, chip: Chip, channel: Channel) -> int:
+        return _millivolts(channel) * self._milliamps(chip, channel) // 1000
+
+    def _shunt_millivolts(self, chip: Chip, channels: Sequence[Channel]) -> int:
+        return round(1e-3 * self._sum_milliamps(chip, channels) * chip.shunt_mohm)
+
+    def _sum_milliamps(self, chip: Chip, channels: Sequence[Channel]) -> int:
+        return sum(self._milliamps(chip, channel) for channel in channels)
 
     def _add_iio(self, chip: Chip, directory: str) -> None:
         """Linux 4.9's driver: channels from 0, a power file in mW, limits with their unit."""
@@ -86,22 +92,14 @@ class Sensors:
         self._text(f"{directory}/name", "ina3221x")
         self._text(f"{directory}/running_mode", "continuous")
         for index, channel in enumerate(chip.channels):
-            volts = self._millivolts(channel)
-
-            def amps(channel: Channel = channel) -> int:
-                return self._milliamps(chip, channel)
-
-            def power(volts: int = volts, amps: Callable[[], int] = amps) -> int:
-                return volts * amps() // 1000
-
-            def both(volts: int = volts, amps: Callable[[], int] = amps) -> str:
-                return f"{volts} {amps()}"
-
+            millivolts = _millivolts(channel)
+            milliamps = partial(self._milliamps, chip, channel)
             self._text(f"{directory}/rail_name_{index}", channel.rail)
-            self._text(f"{directory}/in_voltage{index}_input", str(volts))
-            self._number(f"{directory}/in_current{index}_input", amps)
+            self._text(f"{directory}/in_voltage{index}_input", str(millivolts))
+            self._number(f"{directory}/in_current{index}_input", milliamps)
+            power = partial(self._milliwatts, chip, channel)
             self._number(f"{directory}/in_power{index}_input", power)
-            self._ask(f"{directory}/ui_input_{index}", both)
+            self._ask(f"{directory}/ui_input_{index}", partial(_pair, millivolts, milliamps))
             self._text(f"{directory}/in_power{index}_trigger_input", "0")
             for limit in ("warn", "crit"):
                 self._text(f"{directory}/{limit}_current_limit_{index}", "32760 ma")
@@ -121,26 +119,16 @@ class Sensors:
                 for name in (f"in{index}_input", f"curr{index}_input"):
                     self._ask(f"{hwmon}/{name}", _no_data)
                 continue
-
-            def amps(channel: Channel = channel) -> int:
-                return self._milliamps(chip, channel)
-
-            def shunt_mv(amps: Callable[[], int] = amps) -> int:
-                return round(1e-3 * amps() * chip.shunt_mohm)
-
-            self._text(f"{hwmon}/in{index}_input", str(self._millivolts(channel)))
-            self._number(f"{hwmon}/curr{index}_input", amps)
-            self._number(f"{hwmon}/in{index + 3}_input", shunt_mv)
+            self._text(f"{hwmon}/in{index}_input", str(_millivolts(channel)))
+            self._number(f"{hwmon}/curr{index}_input", partial(self._milliamps, chip, channel))
+            shunt = partial(self._shunt_millivolts, chip, [channel])
+            self._number(f"{hwmon}/in{index + 3}_input", shunt)
             for limit in ("max", "crit"):
                 self._text(f"{hwmon}/curr{index}_{limit}", "32760", mode=0o644)
                 self._text(f"{hwmon}/curr{index}_{limit}_alarm", "0")
-
-        def sum_ma() -> int:
-            return sum(self._milliamps(chip, channel) for channel in connected)
-
         self._text(f"{hwmon}/in7_label", "sum of shunt voltages")
-        self._number(f"{hwmon}/in7_input", lambda: round(1e-3 * sum_ma() * chip.shunt_mohm))
-        self._number(f"{hwmon}/curr4_input", sum_ma)
+        self._number(f"{hwmon}/in7_input", partial(self._shunt_millivolts, chip, connected))
+        self._number(f"{hwmon}/curr4_input", partial(self._sum_milliamps, chip, connected))
 
     def _add_ina238(self, chip: Chip, hwmon: str) -> None:
         """Thor's carrier: one channel, power in microwatts."""
@@ -171,10 +159,7 @@ class Sensors:
             self._text(f"{directory}/type", zone)
             self._text(f"{directory}/mode", "enabled", mode=0o644)
 
-            def temperature(zone: str = zone) -> str:
-                return self._temperature_mc(zone)
-
-            self._ask(f"{directory}/temp", temperature)
+            self._ask(f"{directory}/temp", partial(self._temperature_mc, zone))
             soc = self._kernel.soc
             trips = (("passive", soc.passive_mc), ("critical", soc.critical_mc))
             for trip, (kind, limit_mc) in enumerate(trips):
@@ -204,11 +189,10 @@ class Sensors:
             levels = len(self._board.space.knobs[knob].levels)
             self._text(f"{directory}/type", name)
             self._text(f"{directory}/max_state", str(levels - 1))
+            self._number(f"{directory}/cur_state", partial(self._throttled, knob))
 
-            def state(knob: int = knob) -> int:
-                return self._board.throttled[knob]
-
-            self._number(f"{directory}/cur_state", state)
+    def _throttled(self, knob: int) -> int:
+        return self._board.throttled[knob]
 
     # -- files ------------------------------------------------------------------------------
 
@@ -221,6 +205,14 @@ class Sensors:
 
     def _ask(self, path: str, read: Callable[[], str]) -> None:
         self._tree.add(path, File(lambda: f"{read()}\n"))
+
+
+def _millivolts(channel: Channel) -> int:
+    return round(1e3 * channel.volts / BUS_STEP_MV) * BUS_STEP_MV
+
+
+def _pair(millivolts: int, milliamps: Callable[[], int]) -> str:
+    return f"{millivolts} {milliamps()}"
 
 
 def _no_data() -> str:
