@@ -34,7 +34,7 @@ class Trial:
         inferences: spans in the window.
         items: items in those spans.
         duration_s: seconds from the window's start to its end.
-        throttled: the board lowered its own clocks or counted an over-current meanwhile.
+        throttled: the board lowered its own clocks for heat meanwhile.
         disturbed: someone else wrote a knob, or the input stalled.
         too_short: ended before its errors were as small as asked for.
     """

@@ -25,6 +25,11 @@ ALARM = 1e-3
 FAR_OVER = 1.25
 """Three inferences, each so many times the bound, need no statistics."""
 
+_PART_OF_THE_POINT = frozenset({"over_current", "average_over_current", "under_voltage"})
+"""What a point draws is its own doing, and what the board does about it shows in its latency;
+heat is a matter of history. Besides, Orin's over-current counter climbs in MAXN_SUPER at any load.
+"""
+
 
 class Window:
     """Grows span by span; says at any time what it amounts to.
@@ -80,7 +85,11 @@ class Window:
     def watch_throttling(self, events: Mapping[str, int]) -> None:
         """Compare the device's throttle counters with those seen last."""
         before = events if self._events is None else self._events
-        self.throttled |= any(count > before.get(cause, 0) for cause, count in events.items())
+        self.throttled |= any(
+            count > before.get(cause, 0)
+            for cause, count in events.items()
+            if cause not in _PART_OF_THE_POINT
+        )
         self._events = events
 
     @property

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import lease_rig
@@ -206,7 +205,7 @@ def test_a_journal_of_an_earlier_boot_is_void(machine: Path, custody: Custody) -
     record = custody.journal.read()
     assert record is not None
     custody.lock.drop()
-    custody.journal.write(replace(record, boot_id="of another boot"))
+    custody.journal.write(record._replace(boot_id="of another boot"))
     assert custody.put_back(US) is None
     assert settings(machine)["cpu_hz"] != UNTOUCHED["cpu_hz"]
     assert not custody.journal.path.exists()
@@ -224,7 +223,7 @@ def test_a_damaged_journal_stops_the_next_lease_rather_than_being_forgotten(
 
 
 def test_a_knob_that_is_gone_is_said_to_be_not_put_back(machine: Path, custody: Custody) -> None:
-    record = replace(RECORD, root=str(machine), snapshots={"vic_hz": {"x": "1"}})
+    record = RECORD._replace(root=str(machine), snapshots={"vic_hz": {"x": "1"}})
     custody.journal.write(record)
     custody.lock.drop()
     with pytest.raises(RestoreError, match="vic_hz: it is not found any more"):
@@ -232,7 +231,7 @@ def test_a_knob_that_is_gone_is_said_to_be_not_put_back(machine: Path, custody: 
 
 
 def test_a_journal_of_other_files_is_not_applied(custody: Custody) -> None:
-    custody.journal.write(replace(RECORD, root="/elsewhere"))
+    custody.journal.write(RECORD._replace(root="/elsewhere"))
     custody.lock.drop()
     with pytest.raises(RestoreError, match="files under /elsewhere"):
         custody.put_back(US)
@@ -243,7 +242,7 @@ def test_a_journal_of_other_files_is_not_applied(custody: Custody) -> None:
 
 def test_a_process_is_not_taken_for_one_that_has_its_pid_later() -> None:
     assert US.alive()
-    assert not replace(US, started=US.started - 1).alive()
+    assert not US._replace(started=US.started - 1).alive()
 
 
 def test_a_zombie_is_dead() -> None:

@@ -260,7 +260,7 @@ def test_the_example_reads_a_real_models_energy_by_meter_and_counter(gpu, torch)
 
 
 def chosen(root, **environ):
-    return [gpu.index for gpu in open_gpus(root, environ).gpus]
+    return [gpu.place for gpu in open_gpus(root, environ).gpus]
 
 
 def test_every_gpu_is_meant_where_nothing_says_otherwise(tmp_path, two):

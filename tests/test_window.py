@@ -108,3 +108,11 @@ def test_one_wild_window_is_no_drift():
 def test_a_change_within_the_tolerance_never_is_drift():
     cusum = Cusum(tolerance=0.04)
     assert not any(cusum.add(0.039, 0.01) for _ in range(10_000))
+
+
+def test_what_a_point_itself_draws_is_no_throttling_but_heat_is():
+    window = Window(None, 0.0, 0.95, throttle_events={"over_current": 5, "thermal": 0})
+    window.watch_throttling({"over_current": 90, "thermal": 0})
+    assert not window.throttled
+    window.watch_throttling({"over_current": 99, "thermal": 1})
+    assert window.throttled

@@ -345,7 +345,7 @@ def _of_linux(root: Path) -> Diagnosis:
 def _linux_machine(root: Path, parts: Parts) -> dict[str, str]:
     facts = {"machine": "no Jetson", "cpu": parts.cpu.description if parts.cpu else ""}
     gpus = parts.gpus.gpus if parts.gpus else ()
-    facts |= {f"gpu {gpu.index}": gpu.name for gpu in gpus}
+    facts |= {f"gpu {gpu.place}": gpu.name for gpu in gpus}
     return {name: fact for name, fact in facts.items() if fact}
 
 

@@ -269,7 +269,7 @@ def refusals(parts: Parts) -> dict[str, str]:
     if parts.gpus is not None:
         for gpu in parts.gpus.gpus:
             for knob, reason in gpu.refused.items():
-                reasons[f"nvml {knob} of GPU {gpu.index}"] = reason
+                reasons[f"nvml {knob} of GPU {gpu.place}"] = reason
         if parts.gpus.unmeasured and not parts.whole:
             reasons["nvml"] = f"nothing tells what the GPU draws ({parts.gpus.unmeasured})"
     return reasons

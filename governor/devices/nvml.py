@@ -78,7 +78,7 @@ class Gpus:
         self.gpus = tuple(found)
         self._nvml = Nvml()
         self._handles = {
-            f"gpu{gpu.index}": self._nvml.call("nvmlDeviceGetHandleByIndex", gpu.index)
+            f"gpu{gpu.place}": self._nvml.call("nvmlDeviceGetHandleByIndex", gpu.place)
             for gpu in found
         }
         self._throttled: Counter[str] = Counter()
@@ -200,9 +200,9 @@ def _one(word: str, found: Sequence[Gpu], environ: Mapping[str, str]) -> Gpu:
                 f"{said}, but CUDA orders unlike GPUs by speed and NVML by bus: set "
                 "CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the GPU by its UUID"
             )
-        matching = [gpu for gpu in found if str(gpu.index) == word]
+        matching = [gpu for gpu in found if str(gpu.place) == word]
     if len(matching) != 1:
-        there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in found)
+        there = ", ".join(f"{gpu.place} ({gpu.uuid})" for gpu in found)
         raise DeviceError(f"{said}, which is not one of the GPUs here: {there}")
     return matching[0]
 
@@ -214,7 +214,7 @@ def _names(found: Sequence[Gpu]) -> str:
 
 def _refused(seen: Gpus) -> str:
     knobs = [
-        f"GPU {gpu.index} ({gpu.name}) {knob}: {reason}"
+        f"GPU {gpu.place} ({gpu.name}) {knob}: {reason}"
         for gpu in seen.gpus
         for knob, reason in gpu.refused.items()
     ]

@@ -8,7 +8,7 @@ import pwd
 import socket
 import struct
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from governor.lease.errors import ProtocolError
 from governor.lease.process import Process
@@ -30,8 +30,7 @@ _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("iII")
 
 
-@dataclass(frozen=True)
-class Peer:
+class Peer(NamedTuple):
     """Who is at the other end, as the kernel says (unix(7), SO_PEERCRED)."""
 
     process: Process

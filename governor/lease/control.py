@@ -7,8 +7,7 @@ knob and a level, and the keeper looks both up here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Snapshot = dict[str, str]
 """A control's files and what they held, as text; only the control that made it reads it."""
@@ -61,8 +60,7 @@ class Control(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Hardware:
+class Hardware(NamedTuple):
     """What one backend found to set on this machine.
 
     Attributes:

@@ -76,7 +76,8 @@ class Custody:
         self.lock.take(holder)
         try:
             self.find()
-            self._recover()
+            if self._recover() is not None:
+                self.find()  # what an earlier lease had pinned hid part of its range
         except BaseException:
             self.lock.drop()
             raise

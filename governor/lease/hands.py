@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from governor.lease.errors import HardwareBusyError, HardwareError, LeaseError
 
@@ -17,7 +16,6 @@ Answer = dict[str, object]
 Outcome = Answer | LeaseError
 
 
-@dataclass(eq=False)
 class Job:
     """One piece of work on the hardware.
 
@@ -29,13 +27,20 @@ class Job:
         timeout_s: infinite: it must be done, however long that takes.
     """
 
-    what: str
-    work: Callable[[], Answer]
-    report: Callable[[Outcome], None]
-    timeout_s: float
-    deadline_s: float = math.inf
-    started: bool = False
-    reported: bool = False
+    def __init__(
+        self,
+        what: str,
+        work: Callable[[], Answer],
+        report: Callable[[Outcome], None],
+        timeout_s: float,
+    ) -> None:
+        self.what = what
+        self.work = work
+        self.report = report
+        self.timeout_s = timeout_s
+        self.deadline_s = math.inf
+        self.started = False
+        self.reported = False
 
 
 class Hands:

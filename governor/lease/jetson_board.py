@@ -10,10 +10,10 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 from governor.lease.kernel_files import exists, text_if_there
 
@@ -22,8 +22,7 @@ _RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: ([\d.]+)")
 _DEVICE_TREES = ("proc/device-tree", "sys/firmware/devicetree/base")
 
 
-@dataclass(frozen=True)
-class Board:
+class Board(NamedTuple):
     """What is known of one kind of board.
 
     Attributes:
@@ -44,11 +43,11 @@ class Board:
     soc: str
     emc: tuple[str, ...] = ("bpmp", "bwmgr", "cap")
     emc_hz: tuple[float, ...] = ()
-    rails: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    rails: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     total: tuple[str, ...] = ()
     total_covers: str = ""
-    feeds: Mapping[str, str] = field(default_factory=dict[str, str])
-    inside: Mapping[str, str] = field(default_factory=dict[str, str])
+    feeds: Mapping[str, str] = MappingProxyType({})
+    inside: Mapping[str, str] = MappingProxyType({})
 
 
 @cache

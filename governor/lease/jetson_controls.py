@@ -15,9 +15,9 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from governor.lease.control import Hardware, Snapshot
 from governor.lease.jetson_board import Board, identify, strings
@@ -55,8 +55,7 @@ STEPS = 16
 """Levels of a clock whose kernel lists none."""
 
 
-@dataclass(frozen=True)
-class Missing:
+class Missing(NamedTuple):
     """Why a knob cannot be set on this machine, and the command that mends it, if one does."""
 
     reason: str
@@ -66,8 +65,7 @@ class Missing:
         return f"{self.reason}; {self.fix}" if self.fix else self.reason
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """A clock's two limits and its present value, each in a file, in units of ``unit_hz``."""
 
     low: Path
@@ -313,8 +311,7 @@ class NotThere(LookupError):  # noqa: N818 - no error of a program: a board with
         self.missing = Missing(reason, fix)
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """What a board has of the knobs.
 
     Attributes:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import binascii
 import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from governor.lease.control import Snapshot
 from governor.lease.errors import JournalDamagedError, LeaseError
@@ -21,8 +21,7 @@ FORMAT = 1
 RUN = Path("/run/energy-governor")
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What is needed to put everything back.
 
     Attributes:
@@ -98,7 +97,7 @@ class Journal:
         Raises:
             OSError: it could not be written; a record from before is still there.
         """
-        body = json.dumps(asdict(record)).encode()
+        body = json.dumps(record._asdict()).encode()
         head = json.dumps({"format": FORMAT, "crc32": binascii.crc32(body)}).encode()
         with open(self._new, "wb") as file:
             file.write(head + b"\n" + body + b"\n")

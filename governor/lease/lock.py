@@ -6,9 +6,8 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from governor.lease.errors import LeaseHeldError
 from governor.lease.process import Process
@@ -17,8 +16,7 @@ ENDING_S = 5.0
 """How long to wait for a keeper that is still putting things back after a dead holder."""
 
 
-@dataclass(frozen=True)
-class Tenure:
+class Tenure(NamedTuple):
     """Who holds the lease, and by which keeper."""
 
     holder: Process
@@ -62,8 +60,9 @@ class LeaseLock:
                 raise LeaseHeldError(held_message(tenure)) from None
             break
         tenure = Tenure(holder, Process.of(os.getpid()))
+        facts = {"holder": holder._asdict(), "keeper": tenure.keeper._asdict()}
         os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(asdict(tenure)).encode(), 0)
+        os.pwrite(file, json.dumps(facts).encode(), 0)
         self._file = file
 
     def drop(self) -> None:

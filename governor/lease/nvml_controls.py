@@ -14,9 +14,9 @@ import ctypes
 import errno
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from governor.lease.control import Control, Hardware, Snapshot
 from governor.lease.jetson_board import identify
@@ -94,19 +94,18 @@ class Nvml:
         return describe(code).decode(errors="replace")
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One GPU, and what can be set on it.
 
     Attributes:
-        index: in the order of the PCI bus.
+        place: in the order of the PCI bus.
         uuid: ``GPU-`` and a number that stays with the card.
         name: such as ``NVIDIA H200``.
         controls: by the knob's name without the GPU: ``gpu_hz``, ``emc_hz``, ``power_limit_w``.
         refused: by the same names, why a knob is not there.
     """
 
-    index: int
+    place: int
     uuid: str
     name: str
     controls: dict[str, Control]
@@ -180,13 +179,12 @@ def _probe(probe: Callable[[], Control]) -> Control | str:
         return str(error.strerror)
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """One GPU's handle. A snapshot goes by the UUID: an index may be another card's one day."""
 
     nvml: Nvml
     handle: ctypes.c_void_p
-    index: int
+    place: int
     uuid: str
 
     def number(self, function: str, *arguments: object) -> int:
@@ -217,7 +215,7 @@ class Card:
             OSError: it was.
         """
         if snapshot.get("uuid") != self.uuid:
-            found = f"GPU {self.index} is {self.uuid}, saved was {snapshot.get('uuid')}"
+            found = f"GPU {self.place} is {self.uuid}, saved was {snapshot.get('uuid')}"
             raise OSError(errno.ENODEV, found)
 
 
@@ -288,7 +286,7 @@ class PowerLimit:
     """``gpu0_power_limit_w``: from the least that the GPU allows to the limit found here."""
 
     def __init__(self, card: Card) -> None:
-        self.name = f"gpu{card.index}_power_limit_w"
+        self.name = f"gpu{card.place}_power_limit_w"
         self._card = card
         least, most = ctypes.c_uint(), ctypes.c_uint()
         card.nvml.call(
@@ -330,7 +328,7 @@ def _graphics_clock(card: Card) -> Control:
     card.need_architecture(_VOLTA, "clock")
     fastest_memory = card.numbers("nvmlDeviceGetSupportedMemoryClocks")[-1]
     clocks = _graphics_clocks(card, fastest_memory)
-    return LockedClock(card, _GRAPHICS_CLOCK, f"gpu{card.index}_hz", clocks)
+    return LockedClock(card, _GRAPHICS_CLOCK, f"gpu{card.place}_hz", clocks)
 
 
 def _memory_clock(card: Card) -> Control:
@@ -341,7 +339,7 @@ def _memory_clock(card: Card) -> Control:
     clocks = [mhz for mhz in listed if _graphics_clocks(card, mhz) == wanted]
     if len(clocks) < 2:
         raise OSError(errno.EOPNOTSUPP, f"the memory has one clock for work, {clocks[0]} MHz")
-    return LockedClock(card, _MEMORY_CLOCK, f"gpu{card.index}_emc_hz", clocks)
+    return LockedClock(card, _MEMORY_CLOCK, f"gpu{card.place}_emc_hz", clocks)
 
 
 def _graphics_clocks(card: Card, memory_mhz: int) -> list[int]:

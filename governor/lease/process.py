@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 UNSEEN = -1
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A process, alive or not.
 
     ``/proc`` is polled rather than a pidfd held: L4T 32's kernel 4.9 has no ``pidfd_open``

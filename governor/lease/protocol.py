@@ -19,8 +19,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 from governor.lease.errors import ERRORS, LeaseError, ProtocolError
 
@@ -35,8 +35,7 @@ MAX_KNOBS = 64
 Message = Mapping[str, object]
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One checked request.
 
     Attributes:
@@ -47,7 +46,7 @@ class Request:
 
     id: int
     do: str
-    knobs: dict[str, float] = field(default_factory=dict[str, float])
+    knobs: Mapping[str, float] = MappingProxyType({})
 
 
 def encode(message: Message) -> bytes:
