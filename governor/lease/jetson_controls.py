@@ -146,14 +146,24 @@ class LimitedClock:
         return _snapshot(self.files)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Put both limits of every policy back, however they are set now."""
+        """Put both limits of every policy back, however they are set now.
+
+        Only those of the snapshot: a cluster may have been offline then, or be offline now.
+        """
         self._pinned = None
+        held = [each for each in self._limits if str(each.low) in snapshot]
+        if not held:
+            raise ValueError(f"the snapshot does not hold {self._limits[0].low}")
         _run_all(
             [
                 partial(each.restore, _saved(snapshot, each.low), _saved(snapshot, each.high))
-                for each in self._limits
+                for each in held
             ]
         )
+        unseen = snapshot.keys() - {str(path) for path in self.files}
+        for path in sorted(unseen):
+            if exists(Path(path)):
+                raise ValueError(f"{path} could not be read when the clocks were looked for")
         self.levels = self._allowed()
 
 
@@ -454,9 +464,11 @@ def _devfreq(name: str, node: Path, table: Sequence[float]) -> LimitedClock:
 def _emc(root: Path, board: Board) -> JetsonControl:
     refusals: list[Missing] = []
     for way in board.emc:
-        control = _attempt(partial(_EMC_WAYS[way], root, board))
-        if isinstance(control, Missing):
-            refusals.append(control)
+        try:
+            control = _EMC_WAYS[way](root, board)
+        except NotThere as error:
+            # Only then another way: one that is there but fails may hold what is to be restored.
+            refusals.append(error.missing)
             continue
         if isinstance(control, CappedClock):
             control.not_pinned = refusals[0]
