@@ -260,6 +260,10 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append("Zeus finds no rail that it takes for this board's total.")
     else:
         notes.append("Zeus: its Jetson class, unchanged, with the mounted board's files as /sys.")
+        notes.append(
+            "Its windows hold the poll interval before them and lack the one in progress: of short "
+            "bursts the spread of the shares tells more than their mean."
+        )
     return notes
 
 
