@@ -129,7 +129,7 @@ def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
     if not math.isfinite(value):
         return "-"
     for factor, unit in steps:
-        if abs(value) >= factor:
+        if abs(value) >= 0.9995 * factor:  # what rounds up to 1000 belongs to the next unit
             return f"{value / factor:.3g} {unit}"
     factor, unit = steps[-1]
     return f"{value / factor:.3g} {unit}"

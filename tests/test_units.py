@@ -97,5 +97,6 @@ def test_a_level_in_no_unit_or_another_is_refused(knob: str, written: str) -> No
 def test_figures_are_short() -> None:
     assert format_duration(0.0123456) == "12.3 ms"
     assert format_duration(123.4) == "123 s"
+    assert format_duration(0.9996) == "1 s"
     assert format_energy(1234.5) == "1.23 kJ"
     assert format_knob_value("cpu_hz", 2201.6e6) == "2201.6 MHz"
