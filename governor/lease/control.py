@@ -66,7 +66,10 @@ class Hardware(NamedTuple):
     Attributes:
         name: of the board or the machine, such as ``agx-orin``.
         controls: in the order in which they are to be written.
+        claims: knobs that no other backend is to offer here, also where this one cannot for
+            now: what one way of setting a clock has saved, another cannot put back.
     """
 
     name: str
     controls: tuple[Control, ...]
+    claims: tuple[str, ...] = ()

@@ -32,7 +32,7 @@ def find_hardware(sysfs_root: Path) -> list[Hardware]:
         if hardware is None:
             continue
         controls = tuple(each for each in hardware.controls if each.name not in taken)
-        taken.update(each.name for each in controls)
+        taken.update(hardware.claims, (each.name for each in controls))
         if controls:
             found.append(Hardware(hardware.name, controls))
     return found

@@ -344,7 +344,9 @@ def find(root: Path = Path("/"), wake: bool = True) -> Hardware | None:
         wake: power up, for a moment, a GPU that has not shown itself yet (needs root).
     """
     found = survey(root, wake)
-    return None if found is None else Hardware(found.board.name, found.controls)
+    if found is None:
+        return None
+    return Hardware(found.board.name, found.controls, claims=tuple(found.missing))
 
 
 def survey(root: Path = Path("/"), wake: bool = False) -> Survey | None:
