@@ -30,6 +30,7 @@ from governor.lease.journal import Journal
 from governor.lease.lock import LeaseLock
 
 RIG = (sys.executable, lease_rig.__file__)
+PROGRAM = Path(sys.executable).name
 SOON_S = 10.0
 
 
@@ -212,7 +213,7 @@ def test_when_both_are_killed_status_says_so_and_restore_puts_back(machine: Path
     assert not is_restored(machine)
     told = json.loads(command(machine, "status", "--json").stdout)
     assert told["restore_needed"]
-    assert told["left_by"] == f"pid {process.pid} (python lease_rig.py)"
+    assert told["left_by"] == f"pid {process.pid} ({PROGRAM} lease_rig.py)"
 
     done = command(machine, "restore")
 
@@ -333,7 +334,7 @@ def test_a_release_that_fails_says_what_is_not_back(machine: Path) -> None:
 def test_a_second_application_is_told_who_holds_the_lease(machine: Path) -> None:
     with app(machine, "stay") as process, pytest.raises(LeaseHeldError) as refused:
         Lease.open(sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER)
-    assert f"pid {process.pid} (python lease_rig.py)" in str(refused.value)
+    assert f"pid {process.pid} ({PROGRAM} lease_rig.py)" in str(refused.value)
 
 
 def test_a_second_client_of_the_daemon_is_told_who_holds_the_lease(machine: Path) -> None:
