@@ -267,10 +267,14 @@ class Lease:
         if self._line is not None:
             self._line.close()
             self._line = None
-        if self._process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience_s)
-                self._process = None
+        keeper, self._process = self._process, None
+        if keeper is None:
+            return
+        try:
+            keeper.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            # It goes on restoring. Someone must wait for it, or it stays behind as a zombie.
+            threading.Thread(target=keeper.wait, name="governor reaper", daemon=True).start()
 
 
 class _Line:
