@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 
-from governor.roofline.fit import Observations, fit, predict
+from governor.roofline.fit import Observations, fit, log_readings, predict, relative_noise
 from governor.roofline.knobs import model_inputs
 from governor.space import FloatArray
-from governor.trial import Trial
 from policies.measured import Measured
 from policies.policy import Problem, Proposal
 
@@ -18,9 +17,6 @@ _LATENCY_MARGIN = 0.02
 
 _LEARN_FROM = 3
 """Trials before the model's word is final: two besides all-max, as far from it as allowed."""
-
-_MIN_NOISE = 1e-3
-"""Relative. No trial is taken for more exact than this."""
 
 
 class RooflinePolicy(Measured):
@@ -56,18 +52,10 @@ class RooflinePolicy(Measured):
         """Log time and log energy of every setting, shape ``(2, n)``."""
         trials = list(self.trials.values())
         rows = [self.problem.space.index(point) for point in self.trials]
-        logs = np.log([_readings(trial) for trial in trials]).T
-        noise = np.array([_noise(trial) for trial in trials]).T
+        logs = np.array([log_readings(trial) for trial in trials]).T
+        noise = np.array([relative_noise(trial) for trial in trials]).T
         unit = logs[:, :1]
-        covariance = np.maximum(noise, _MIN_NOISE)[:, None] ** 2 * np.eye(len(rows))
+        covariance = noise[:, None] ** 2 * np.eye(len(rows))
         observations = Observations(self._inputs[rows], logs - unit, covariance)
         self._parameters = fit(observations, self._parameters)
         return predict(self._parameters[None], self._inputs)[0] + unit
-
-
-def _readings(trial: Trial) -> tuple[float, float]:
-    return trial.latency_s, trial.energy_j
-
-
-def _noise(trial: Trial) -> tuple[float, float]:
-    return trial.latency_se_s / trial.latency_s, trial.energy_se_j / trial.energy_j

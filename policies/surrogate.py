@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from governor.errors import PolicyError
-from governor.roofline.fit import PRIOR_MEAN, PRIOR_SD, Observations, fit, tangent
+from governor.roofline.fit import (
+    PRIOR_MEAN,
+    PRIOR_SD,
+    Observations,
+    fit,
+    log_readings,
+    relative_noise,
+    tangent,
+)
 from governor.roofline.knobs import BATCH, PERIOD, model_inputs, other_knobs
 from governor.space import FloatArray, IntArray, Space
 from governor.trial import Trial
@@ -30,9 +38,6 @@ TIME, ENERGY = 0, 1
 
 _IDLE = 1.1
 """An inference that starts this many latencies after the one before had to wait for input."""
-
-_MIN_NOISE = 1e-3
-"""Relative. No trial is taken for more exact than this: no two windows are the same."""
 
 _TINY = 1e-12
 
@@ -225,10 +230,9 @@ class Surrogate:
         if trial.point is None:
             raise PolicyError("a policy was told a trial without an operating point")
         self.rows.append(self.space.index(trial.point))
-        self._logs.append((float(np.log(trial.latency_s)), float(np.log(trial.energy_j))))
-        noise = (trial.latency_se_s / trial.latency_s, trial.energy_se_j / trial.energy_j)
+        self._logs.append(log_readings(trial))
         self._intervals.append((trial.duration_s / trial.inferences, trial.mean_latency_s))
-        self._noise.append((max(noise[0], _MIN_NOISE), max(noise[1], _MIN_NOISE)))
+        self._noise.append(relative_noise(trial))
 
     def typical_noise(self) -> FloatArray:
         """Variance of a reading of each output, relative: shape ``(2,)``."""

@@ -14,6 +14,7 @@ import numpy as np
 from governor.roofline.energy import ENERGY_PARAMETERS, log_energy
 from governor.roofline.time import TIME_PARAMETERS, log_time
 from governor.space import FloatArray
+from governor.trial import Trial
 
 PARAMETERS = (*TIME_PARAMETERS, *ENERGY_PARAMETERS, "time_scale", "energy_scale")
 
@@ -47,6 +48,9 @@ _PRIOR: dict[str, tuple[float, float]] = {
 PRIOR_MEAN: FloatArray = np.array([_PRIOR[name][0] for name in PARAMETERS])
 PRIOR_SD: FloatArray = np.array([_PRIOR[name][1] for name in PARAMETERS])
 
+_MIN_NOISE = 1e-3
+"""Relative. No trial is taken for more exact than this: no two windows are the same."""
+
 _N_TIME = len(TIME_PARAMETERS)
 _N_ENERGY = len(ENERGY_PARAMETERS)
 _ITERATIONS = 30
@@ -55,6 +59,19 @@ _TOLERANCE = 1e-3
 _DAMPING_STEPS: FloatArray = np.array([0.25, 1.0, 4.0, 16.0, 64.0, 256.0])
 
 _Residuals = Callable[[FloatArray], FloatArray]
+
+
+def log_readings(trial: Trial) -> tuple[float, float]:
+    """A trial as the model sees it: log seconds at the SLO's percentile, log joules an item."""
+    return float(np.log(trial.latency_s)), float(np.log(trial.energy_j))
+
+
+def relative_noise(trial: Trial) -> tuple[float, float]:
+    """One standard error of each of :func:`log_readings`."""
+    return (
+        max(trial.latency_se_s / trial.latency_s, _MIN_NOISE),
+        max(trial.energy_se_j / trial.energy_j, _MIN_NOISE),
+    )
 
 
 def predict(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
