@@ -23,6 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from governor.errors import PolicyError
+from governor.roofline.fit import Prior
 from governor.space import Knob, OperatingPoint, Space
 from governor.trial import Trial
 from policies.policy import (
@@ -60,6 +61,7 @@ def encode_problem(problem: Problem) -> Message:
         "present": base64.b64encode(np.packbits(present).tobytes()).decode(),
         "slo_s": problem.slo_s,
         "seed": problem.seed,
+        "prior": {"mean": problem.prior.mean.tolist(), "sd": problem.prior.sd.tolist()},
     }
 
 
@@ -81,7 +83,8 @@ def decode_problem(message: Message) -> Problem:
         for knob, place in zip(knobs, np.unravel_index(present, shape), strict=True)
     ]
     space = Space(knobs, np.column_stack(columns))
-    return Problem(space, message["slo_s"], message["seed"])
+    prior = Prior(**{name: np.array(values) for name, values in message["prior"].items()})
+    return Problem(space, message["slo_s"], message["seed"], prior)
 
 
 def encode_trial(trial: Trial) -> Message:

@@ -47,7 +47,7 @@ class BayesianPolicy:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._surrogate = Surrogate(problem.space)
+        self._surrogate = Surrogate(problem.space, problem.prior)
         self._log_slo = math.log(problem.slo_s) if math.isfinite(problem.slo_s) else math.inf
         self._random = np.random.default_rng(problem.seed)
         self._belief: Belief | None = None

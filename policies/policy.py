@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from governor.errors import InputError, PolicyError
+from governor.roofline.fit import WEAK, Prior
 from governor.space import OperatingPoint, Space
 from governor.trial import Trial
 
@@ -30,11 +31,13 @@ class Problem:
         space: the allowed settings.
         slo_s: seconds, the bound on ``Trial.latency_s``; infinite while it is not yet known.
         seed: for whatever a policy draws at random.
+        prior: what is known of the roofline's coefficients in this space before any trial.
     """
 
     space: Space
     slo_s: float
     seed: int = 0
+    prior: Prior = WEAK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

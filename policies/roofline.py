@@ -57,5 +57,5 @@ class RooflinePolicy(Measured):
         unit = logs[:, :1]
         covariance = noise[:, None] ** 2 * np.eye(len(rows))
         observations = Observations(self._inputs[rows], logs - unit, covariance)
-        self._parameters = fit(observations, self._parameters)
+        self._parameters = fit(observations, self._parameters, self.problem.prior)
         return predict(self._parameters[None], self._inputs)[0] + unit

@@ -15,9 +15,9 @@ import numpy as np
 
 from governor.errors import PolicyError
 from governor.roofline.fit import (
-    PRIOR_MEAN,
-    PRIOR_SD,
+    WEAK,
     Observations,
+    Prior,
     fit,
     log_readings,
     relative_noise,
@@ -206,11 +206,13 @@ class Surrogate:
     """Roofline and Gaussian process over a space, updated by trials.
 
     Attributes:
+        prior: what was believed of the roofline's coefficients before any trial.
         rows: the settings tried, in order, as rows of the space.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, prior: Prior = WEAK) -> None:
         self.space = space
+        self.prior = prior
         self.rows: list[int] = []
         self._logs: list[tuple[float, float]] = []
         self._noise: list[tuple[float, float]] = []
@@ -247,12 +249,11 @@ class Surrogate:
         self._inputs[:, PERIOD] = self._period()
         parts = np.stack((self._errors.smooth(rows, rows), self._errors.scatter(rows, rows)))
         covariance = np.tensordot(self._scales**2, parts, 1) + np.eye(len(rows)) * noise[:, None]
-        self._parameters = fit(
-            Observations(self._inputs[rows], logs - unit, covariance), self._parameters
-        )
-        values, slopes = tangent(self._parameters, self._inputs)
+        prior, observed = self.prior, Observations(self._inputs[rows], logs - unit, covariance)
+        self._parameters = fit(observed, self._parameters, prior)
+        values, slopes = tangent(self._parameters, self._inputs, prior.sd)
         # The roofline at the prior's mean, as its tangent at the best fit has it.
-        centre = values + slopes @ ((PRIOR_MEAN - self._parameters) / PRIOR_SD) + unit
+        centre = values + slopes @ ((prior.mean - self._parameters) / prior.sd) + unit
         missed = (logs - centre[:, rows]).ravel()
         self._scales = _likely_scales(
             slopes[:, rows].reshape(len(missed), -1), parts, noise.ravel(), missed

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governor.errors import PolicyError
-from governor.roofline.fit import PARAMETERS, PRIOR_MEAN, PRIOR_SD, predict
+from governor.roofline.fit import PARAMETERS, WEAK, predict
 from governor.roofline.knobs import model_inputs
 from governor.search import Search
 from governor.space import Knob, OperatingPoint, Space
@@ -37,7 +37,7 @@ class Board:
     def __init__(self, seed: int, space: Space = SPACE, noise: float = 0.005) -> None:
         self.space, self.noise = space, noise
         self.random = np.random.default_rng(seed)
-        parameters = PRIOR_MEAN + 0.5 * PRIOR_SD * self.random.standard_normal(len(PARAMETERS))
+        parameters = WEAK.mean + 0.5 * WEAK.sd * self.random.standard_normal(len(PARAMETERS))
         parameters[-2:] = np.log((0.02, 0.5))
         logs = predict(parameters[None], model_inputs(space))[0]
         logs += 0.003 * self.random.standard_normal(logs.shape)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from governor.roofline.energy import squared_voltage
 from governor.roofline.fit import (
     PARAMETERS,
-    PRIOR_MEAN,
-    PRIOR_SD,
+    WEAK,
     Observations,
     fit,
     predict,
@@ -31,7 +30,7 @@ INPUTS = model_inputs(SPACE)
 
 parameter_vectors = st.lists(
     st.floats(-2, 2), min_size=len(PARAMETERS), max_size=len(PARAMETERS)
-).map(lambda z: PRIOR_MEAN + PRIOR_SD * np.array(z))
+).map(lambda z: WEAK.mean + WEAK.sd * np.array(z))
 
 
 @given(parameter_vectors, st.sampled_from(["cpu_hz", "gpu_hz", "emc_hz"]))
@@ -65,7 +64,7 @@ def test_the_voltage_has_a_floor_and_then_rises_to_one() -> None:
 
 def test_a_larger_batch_costs_less_energy_an_item_and_more_time() -> None:
     space = Space([Knob("gpu_hz", (1e9,)), Knob("batch_size", (1.0, 2.0, 4.0, 8.0))])
-    time, energy = predict(PRIOR_MEAN[None], model_inputs(space))[0]
+    time, energy = predict(WEAK.mean[None], model_inputs(space))[0]
     assert np.all(np.diff(time) > 0)
     assert np.all(np.diff(energy) < 0)
 
@@ -73,14 +72,14 @@ def test_a_larger_batch_costs_less_energy_an_item_and_more_time() -> None:
 def test_waiting_for_input_takes_energy_that_slower_clocks_save() -> None:
     waiting = INPUTS.copy()
     waiting[:, PERIOD] = 20.0
-    busy, idle = (predict(PRIOR_MEAN[None], inputs)[0, 1] for inputs in (INPUTS, waiting))
+    busy, idle = (predict(WEAK.mean[None], inputs)[0, 1] for inputs in (INPUTS, waiting))
     assert np.all(idle > busy)
     assert np.argmin(idle) < np.argmin(busy)
 
 
 def test_the_fit_recovers_what_made_the_trials() -> None:
     rng = np.random.default_rng(1)
-    truth = PRIOR_MEAN + 0.7 * PRIOR_SD * rng.standard_normal(len(PARAMETERS))
+    truth = WEAK.mean + 0.7 * WEAK.sd * rng.standard_normal(len(PARAMETERS))
     values = predict(truth[None], INPUTS)[0]
     rows = rng.choice(len(SPACE), 40, replace=False)
     covariance = np.stack([1e-6 * np.eye(40)] * 2)
@@ -91,13 +90,13 @@ def test_the_fit_recovers_what_made_the_trials() -> None:
 def test_without_trials_of_their_own_the_coefficients_stay_at_the_prior() -> None:
     covariance = np.full((2, 1, 1), 1e-4)
     observations = Observations(INPUTS[[SPACE.fastest]], np.zeros((2, 1)), covariance)
-    np.testing.assert_allclose(fit(observations), PRIOR_MEAN, atol=1e-3)
+    np.testing.assert_allclose(fit(observations), WEAK.mean, atol=1e-3)
 
 
 def test_the_tangent_is_the_derivative_per_prior_standard_deviation() -> None:
-    values, slopes = tangent(PRIOR_MEAN, INPUTS)
+    values, slopes = tangent(WEAK.mean, INPUTS)
     move = 0.01 * np.random.default_rng(0).standard_normal(len(PARAMETERS))
-    moved = predict((PRIOR_MEAN + PRIOR_SD * move)[None], INPUTS)[0]
+    moved = predict((WEAK.mean + WEAK.sd * move)[None], INPUTS)[0]
     np.testing.assert_allclose(values + slopes @ move, moved, atol=2e-3)
 
 

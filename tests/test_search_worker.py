@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy import ToyBoard
 
 from governor.errors import InputError, PolicyError
+from governor.roofline.fit import WEAK, Prior
 from governor.search_worker import (
     MOST_RESTARTS,
     SearchWorker,
@@ -86,6 +90,13 @@ def gone(pid, seconds=10.0):
                 return True
         time.sleep(0.05)
     return False
+
+
+def test_the_policy_in_the_child_believes_what_its_problem_says(problem):
+    known = Prior(mean=WEAK.mean + 0.1, sd=WEAK.sd / 3)
+    again = decode_problem(json.loads(json.dumps(encode_problem(replace(problem, prior=known)))))
+    np.testing.assert_array_equal(again.prior.mean, known.mean)
+    np.testing.assert_array_equal(again.prior.sd, known.sd)
 
 
 def test_a_problem_survives_the_pipe(problem):

@@ -1,7 +1,8 @@
 """Fits the time and energy roofline to trials: a Bayesian fit of non-negative coefficients.
 
-Coefficients are positive by being logs, and have weak priors that hold for any board and
-network; a trial at the all-max corner sets the scale of both time and energy.
+Coefficients are positive by being logs. Their prior is weak and holds for any board and
+network, unless the board or the network is known; a trial at the all-max corner sets the
+scale of both time and energy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PARAMETERS = (*TIME_PARAMETERS, *ENERGY_PARAMETERS, "time_scale", "energy_scale"
 # Mean and standard deviation, board-wide and weak: a factor of two either way for most.
 # Where the floor ends and how far voltage rises follow the public tables and curves of
 # Jetson Nano and TX2 (published-figures: floor at 56 to 58 % of the largest clock).
-_PRIOR: dict[str, tuple[float, float]] = {
+_WEAK: dict[str, tuple[float, float]] = {
     "compute": (-1.4, 0.9),
     "launch": (-1.1, 1.0),
     "memory": (-0.8, 0.6),
@@ -45,8 +46,25 @@ _PRIOR: dict[str, tuple[float, float]] = {
     "time_scale": (0.0, 1.0),
     "energy_scale": (0.0, 3.0),
 }
-PRIOR_MEAN: FloatArray = np.array([_PRIOR[name][0] for name in PARAMETERS])
-PRIOR_SD: FloatArray = np.array([_PRIOR[name][1] for name in PARAMETERS])
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What is believed of the coefficients before any trial, each for itself.
+
+    Attributes:
+        mean, sd: shape ``(p,)``, in the order of ``PARAMETERS``.
+    """
+
+    mean: FloatArray
+    sd: FloatArray
+
+
+WEAK = Prior(
+    mean=np.array([_WEAK[name][0] for name in PARAMETERS]),
+    sd=np.array([_WEAK[name][1] for name in PARAMETERS]),
+)
+"""Where neither the board nor the network is known."""
 
 _MIN_NOISE = 1e-3
 """Relative. No trial is taken for more exact than this: no two windows are the same."""
@@ -92,14 +110,20 @@ def predict(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
     return np.stack((time, energy), axis=1) + scales
 
 
-def tangent(parameters: FloatArray, inputs: FloatArray) -> tuple[FloatArray, FloatArray]:
+def tangent(
+    parameters: FloatArray, inputs: FloatArray, sd: FloatArray = WEAK.sd
+) -> tuple[FloatArray, FloatArray]:
     """The prediction at one parameter vector and its derivatives there.
+
+    Args:
+        parameters, sd: shape ``(p,)``: where, and the prior's standard deviations.
+        inputs: shape ``(n, 6)``.
 
     Returns:
         shapes ``(2, n)`` and ``(2, n, p)``; derivatives are per prior standard deviation.
     """
     step = 1e-3
-    moved = np.vstack((parameters, parameters + step * np.diag(PRIOR_SD)))
+    moved = np.vstack((parameters, parameters + step * np.diag(sd)))
     values = predict(moved, inputs)
     return values[0], np.moveaxis(values[1:] - values[0], 0, -1) / step
 
@@ -120,21 +144,24 @@ class Observations:
     covariance: FloatArray
 
 
-def fit(observations: Observations, start: FloatArray | None = None) -> FloatArray:
+def fit(
+    observations: Observations, start: FloatArray | None = None, prior: Prior = WEAK
+) -> FloatArray:
     """The most probable parameters, shape ``(p,)``: Levenberg-Marquardt on the log posterior.
 
     Args:
         observations: what was measured.
         start: where to begin besides the prior's mean, such as the last fit.
+        prior: what was believed before.
     """
     whiten = np.linalg.inv(np.linalg.cholesky(observations.covariance))
 
     def residuals(parameters: FloatArray) -> FloatArray:
         missed = predict(parameters, observations.inputs) - observations.log_values
         data = (whiten @ missed[..., None]).reshape(len(parameters), -1)
-        return np.hstack((data, (parameters - PRIOR_MEAN) / PRIOR_SD))
+        return np.hstack((data, (parameters - prior.mean) / prior.sd))
 
-    starts = [PRIOR_MEAN] if start is None else [start, PRIOR_MEAN]
+    starts = [prior.mean] if start is None else [start, prior.mean]
     fits = [_minimise(residuals, start) for start in starts]
     return min(fits, key=lambda found: found[0])[1]
 
