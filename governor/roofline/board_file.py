@@ -292,12 +292,12 @@ class _Reader:
         return list(cast("dict[str, Any]", table))
 
     def _find(self, key: str) -> object:
-        found: object = self.data
-        for part in key.split("."):
-            if not isinstance(found, dict):
-                return None
-            found = cast("dict[str, Any]", found).get(part)
-        return found
+        *tables, last = key.split(".")
+        table = self.data
+        for part in tables:
+            inner = table.get(part)
+            table = cast("dict[str, Any]", inner) if isinstance(inner, dict) else {}
+        return table.get(last)
 
     def wrong(self, key: str, what: str) -> InputError:
         """The error that names the file and the constant."""
@@ -323,6 +323,6 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
     """Dotted names of what is no table, and of tables that look like a constant."""
     for key, value in table.items():
         if isinstance(value, dict) and "value" not in value and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from _leaves(cast("dict[str, Any]", value), f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
