@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar, cast, overload
 
@@ -75,6 +77,7 @@ class Status:
         trials: told to the policy.
         outcomes, disturbances, sensor_errors, restores: counts by kind.
         fallbacks, drifts: how often the SLO guard and the drift detector spoke.
+        record_errors: lines of the run record that could not be written.
     """
 
     device: str
@@ -106,6 +109,7 @@ class Status:
     restores: Mapping[str, int]
     fallbacks: int
     drifts: int
+    record_errors: int
 
 
 class EnergyGovernor:
@@ -134,6 +138,7 @@ class EnergyGovernor:
         required: bool = True,
         seed: int = 0,
         pace: Pace | None = None,
+        record: str | os.PathLike[str] | None = None,
     ) -> None:
         """
         Args:
@@ -154,6 +159,9 @@ class EnergyGovernor:
                 loop runs ungoverned and is measured.
             seed: of whatever the policy draws at random.
             pace: how long things are looked at.
+            record: a file to which trials, decisions and windows are appended as JSON lines, for
+                ``governor report``, ``top`` and ``replay``. Where it cannot be written, that is
+                logged, and governing goes on.
 
         Raises:
             InputError: an argument cannot be used. Nothing was changed.
@@ -188,6 +196,15 @@ class EnergyGovernor:
             stretch=self._stretch if isinstance(self._device, ShadowDevice) else None,
             on_span=self._after_span if clock.virtual else None,
         )
+        self._clock = clock
+        self._record = None
+        if record is not None:
+            from governor.records.recorder import Recorder  # only who records pays for it
+
+            self._record = Recorder(
+                _path(record), self._controller, space, self._info,
+                policy=_name_of(policy), trials=trials, seed=seed,
+            )  # fmt: skip
         self._runtime = Runtime(
             self._controller,
             self._device,
@@ -195,6 +212,7 @@ class EnergyGovernor:
             self._recorder,
             batch_size=sizes[0] if sizes else 1,
             on_decision=self._report,
+            on_look=None if self._record is None else self._record.look,
         )
         self._guard = ExitGuard(self._end)
         self._state = "new"
@@ -223,6 +241,8 @@ class EnergyGovernor:
         if self._worker is not None:
             self._worker.start()
         self._guard.arm()
+        if self._record is not None:
+            self._record.begin(self._clock.now())
         self._runtime.start()
         return self
 
@@ -253,6 +273,8 @@ class EnergyGovernor:
         self._state = "ended"
         try:
             self._runtime.stop(reason)
+            if self._record is not None:
+                self._record.end(self._clock.now(), reason)
         finally:
             if self._worker is not None:
                 self._worker.rest()
@@ -385,6 +407,7 @@ class EnergyGovernor:
                 restores=dict(runtime.restores),
                 fallbacks=controller.fallbacks,
                 drifts=controller.drifts,
+                record_errors=0 if self._record is None else self._record.errors,
             )
 
     def _report(self, decision: Decision) -> None:
@@ -392,7 +415,16 @@ class EnergyGovernor:
         level = _LEVELS.get(decision.kind, logging.INFO)
         saving = self._controller.saving
         saved = f"; {format_percent(saving)} less than the baseline" if saving else ""
-        logger.log(level, "%s: %s%s", decision.kind, decision.reason, saved)
+        logger.log(
+            level,
+            "%s: %s%s",
+            decision.kind,
+            decision.reason,
+            saved,
+            extra={"decision": self._fields(decision)},
+        )
+        if self._record is not None:
+            self._record.decided(decision)
         if decision.kind in ("hold", "infeasible") and self._worker is not None:
             self._worker.rest()
         if self._callback is not None:
@@ -400,6 +432,24 @@ class EnergyGovernor:
                 self._callback(decision)
             except Exception:
                 logger.exception("the callback failed")
+
+    def _fields(self, decision: Decision) -> dict[str, object]:
+        """A decision for a machine that reads logs; NaN where nothing is known."""
+        trial = decision.trial
+        return {
+            "kind": decision.kind,
+            "phase": decision.phase,
+            "reason": decision.reason,
+            "point": None if decision.point is None else dict(decision.point),
+            "change": decision.change,
+            "device": self._info.name,
+            "emulated": self._info.emulated,
+            "slo_s": self._controller.slo_s,
+            "saving": self._controller.saving,
+            "latency_s": math.nan if trial is None else trial.latency_s,
+            "energy_j": _energy_of(trial),
+            "power_w": math.nan if trial is None else trial.power_w,
+        }
 
 
 _LEVELS = {
@@ -428,6 +478,18 @@ def _open(device: str | Device, required: bool) -> Device | None:
             raise
         logger.warning("%s; measuring only", error)
         return None
+
+
+def _path(record: str | os.PathLike[str]) -> Path:
+    if not isinstance(record, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f'record must be the path of a file such as "run.jsonl", got {record!r}')
+    return Path(record)
+
+
+def _name_of(policy: str | Policy | PolicyFactory) -> str:
+    if isinstance(policy, str):
+        return policy
+    return getattr(policy, "__name__", type(policy).__name__)
 
 
 def _batch_sizes(sizes: Sequence[int] | None) -> tuple[int, ...]:

@@ -6,16 +6,19 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from governor.beat import Beat
 from governor.controller import Controller
 from governor.decision import Decision
-from governor.devices.device import Clock, Device
+from governor.devices.device import Clock, Device, Sample
 from governor.errors import DeviceError, GovernorError
 from governor.instrument.explicit import SpanRecorder
 from governor.senses import Senses
 from governor.space import OperatingPoint
+from governor.trial import Span
+
+OnLook = Callable[[float, Sequence[Span], Sample | None], None]
 
 POLL_S = 0.1
 STOP_S = 5.0
@@ -50,8 +53,15 @@ class Runtime:
         *,
         batch_size: int = 1,
         on_decision: Callable[[Decision], None] = lambda _decision: None,
+        on_look: OnLook | None = None,
         poll_s: float = POLL_S,
     ) -> None:
+        """
+        Args:
+            on_decision: called with each decision once it is in force.
+            on_look: called, before the controller, with the time on the device's clock and what
+                it is about to be shown. Both are called from the control loop's thread.
+        """
         self.batch_size = batch_size
         self.senses = Senses(device, lambda: controller.target is not None)
         self.restores: Counter[str] = Counter()
@@ -63,6 +73,7 @@ class Runtime:
         self._recorder = recorder
         self._first_batch_size = batch_size
         self._on_decision = on_decision
+        self._on_look = on_look
         self._poll_s = poll_s
         self._next_look_s = 0.0
         refresh_s = 0.0 if device is None else device.info.sensor_refresh_s
@@ -97,8 +108,11 @@ class Runtime:
             if self._running:
                 self._running = False
                 self._put_back(reason)
+                spans = self._recorder.drain()
+                if self._on_look is not None:
+                    self._on_look(self._clock.now(), spans, None)
                 with self.lock:
-                    self._controller.seen.count(self._recorder.drain())
+                    self._controller.seen.count(spans)
                 self._recorder.stop()
         finally:
             if locked:
@@ -143,9 +157,12 @@ class Runtime:
             self.senses.look()
             now_s = self._clock.now()
         sample, set_point = self.senses.take()
+        spans = self._recorder.drain()
+        if self._on_look is not None:
+            self._on_look(now_s, spans, sample)
         with self.lock:
             return self._controller.observe(
-                now_s, self._recorder.drain(), sample, set_point, self._recorder.in_flight_s(now_s)
+                now_s, spans, sample, set_point, self._recorder.in_flight_s(now_s)
             )
 
     def _carry_out(self, decision: Decision) -> None:

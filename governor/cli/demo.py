@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from governor.cli.replay import Json, check_writable, result_table, write_json
+from governor.cli.replay import Json, Log, Record, check_writable, result_table, write_json
 from governor.errors import GovernorError
 from governor.slo import LatencySLO
 from governor.space import OperatingPoint
@@ -141,11 +141,13 @@ def demo(
         Path | None,
         typer.Option("--report", metavar="FILE.html", help="Write a page with pictures."),
     ] = None,
+    record: Record = None,
+    log_format: Log = None,
 ) -> None:
     """Govern an inference loop on an emulated Jetson: no hardware is needed or touched."""
     from rich.console import Console
 
-    check_writable(json_file)
+    check_writable(json_file, record)
     if report is not None:
         _check_report(report)
     setup = Setup(
@@ -156,8 +158,12 @@ def demo(
         seed=seed,
         realtime=realtime,
     )
+    if log_format is not None:
+        from governor.logs import log_to_stderr
+
+        log_to_stderr(log_format)
     console = Console(highlight=False)
-    outcome = play(setup, console)
+    outcome = play(setup, console, record, watched=log_format is None)
     show_summary(console, outcome, setup)
     if json_file is not None:
         write_json(json_file, to_json(outcome, setup))
@@ -223,13 +229,15 @@ def _emulate(setup: Setup) -> tuple[Board, Callable[[], object]]:
 # The run ----------------------------------------------------------------------------------
 
 
-def play(setup: Setup, console: Console) -> Outcome:
-    """Govern the loop until it holds, and then for a while; show it meanwhile."""
+def play(
+    setup: Setup, console: Console, record: Path | None = None, watched: bool = True
+) -> Outcome:
+    """Govern the loop until it holds, and then for a while; show it meanwhile where ``watched``."""
     from governor.governor import EnergyGovernor
 
     device, infer = _emulate(setup)
     slo = LatencySLO.parse(setup.latency_slo)
-    live = console.is_terminal and not console.is_dumb_terminal
+    live = watched and console.is_terminal and not console.is_dumb_terminal
     stage = _Stage(setup, console, device, slo)
     began_s, wall_s = device.clock.now(), time.monotonic()
     with EnergyGovernor(
@@ -237,7 +245,8 @@ def play(setup: Setup, console: Console) -> Outcome:
         device=device,
         policy=setup.policy,
         seed=setup.seed,
-        callback=stage.note if live else stage.print,
+        callback=stage.print if watched and not live else stage.note,
+        record=record,
     ) as gov:
         speed_up = SPEED_UP if live and not setup.realtime else math.inf
         with stage.live(gov) if live else nullcontext():

@@ -12,6 +12,7 @@ import typer
 
 from governor.devices.trace import Sweep, read_traces
 from governor.errors import InputError
+from governor.logs import LogFormat
 from governor.units import format_percent, parse_bound
 from policies.policy import DEFAULT_POLICY, load_policy
 
@@ -43,6 +44,14 @@ Devices = Annotated[
 ]
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write every run and the summary.")
+]
+Record = Annotated[
+    Path | None,
+    typer.Option("--record", metavar="FILE", help="Append the run to FILE, as JSON lines."),
+]
+Log = Annotated[
+    LogFormat | None,
+    typer.Option("--log-format", help="Log each decision to stderr, for people or machines."),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
 

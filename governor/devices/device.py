@@ -71,6 +71,7 @@ class DeviceInfo:
         total_rail: the key of ``Sample.power_w`` that is the whole of what is charged.
         sensor_refresh_s: seconds between two fresh sensor readings.
         settle_s: seconds from a write until the new point is in force.
+        workload: what an emulated board runs; empty where only the application knows.
     """
 
     name: str
@@ -79,6 +80,7 @@ class DeviceInfo:
     total_rail: str
     sensor_refresh_s: float
     settle_s: float
+    workload: str = ""
 
 
 class Device(Protocol):

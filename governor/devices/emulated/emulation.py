@@ -147,6 +147,7 @@ class Emulation:
             total_rail=self._board.total_rail,
             sensor_refresh_s=self._board.sensor_refresh_s,
             settle_s=max(TRANSITION_S),
+            workload=self._scene.workload.name,
         )
 
     @property

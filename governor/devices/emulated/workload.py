@@ -41,6 +41,12 @@ class Workload:
     gemm_precision: str = ""
 
     @property
+    def name(self) -> str:
+        """The name that it can be emulated by; else what it is made of."""
+        known = (name for name, each in _workloads().items() if each == self)
+        return next(known, f"{self.network} ({self.framework}, {self.precision})")
+
+    @property
     def ops(self) -> list[Op]:
         """The operations that become kernels, in order."""
         return _fused(NETWORKS[self.network](), self.framework)

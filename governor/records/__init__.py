@@ -1,0 +1,1 @@
+"""Run records: what a governed run did, as an append-only file of JSON lines."""
