@@ -202,25 +202,69 @@ class Belief:
         return covariance.reshape(2, len(rows), 2, len(at)).swapaxes(1, 2)
 
 
+class _View:
+    """The roofline as one prior has it, fitted to the trials.
+
+    Attributes:
+        centre: shape ``(2, n)``: the roofline at the prior's mean, as its tangent at the best
+            fit has it.
+        slopes: shape ``(2, n, p)``: its derivatives per prior standard deviation.
+        scales: of the errors, see :class:`RooflineKernel`.
+        log_evidence: how likely this prior made the readings, up to a constant that all share.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        self._prior = prior
+        self._parameters: FloatArray | None = None
+        self.scales = np.ones(2)
+        self.log_evidence = 0.0
+
+    def look(
+        self,
+        rows: IntArray,
+        logs: FloatArray,
+        noise: FloatArray,
+        errors: FloatArray,
+        inputs: FloatArray,
+    ) -> None:
+        """Refit.
+
+        Args:
+            rows: shape ``(t,)``, the settings tried.
+            logs, noise: shape ``(2, t)``, readings and their variances.
+            errors: shape ``(2, 2, t, t)``: smooth errors and scatter, each by output.
+            inputs: shape ``(n, 6)``, of every setting.
+        """
+        # The first trial, at all-max, is the unit of time and of energy.
+        prior, unit = self._prior, logs[:, :1]
+        covariance = np.tensordot(self.scales**2, errors, 1) + np.eye(len(rows)) * noise[:, None]
+        observed = Observations(inputs[rows], logs - unit, covariance)
+        self._parameters = fit(observed, self._parameters, prior)
+        values, self.slopes = tangent(self._parameters, inputs, prior.sd)
+        self.centre = values + self.slopes @ ((prior.mean - self._parameters) / prior.sd) + unit
+        missed = (logs - self.centre[:, rows]).ravel()
+        self.scales, self.log_evidence = _likely_scales(
+            self.slopes[:, rows].reshape(len(missed), -1), errors, noise.ravel(), missed
+        )
+
+
 class Surrogate:
     """Roofline and Gaussian process over a space, updated by trials.
 
     Attributes:
-        prior: what was believed of the roofline's coefficients before any trial.
         rows: the settings tried, in order, as rows of the space.
     """
 
     def __init__(self, space: Space, prior: Prior = WEAK) -> None:
+        """``prior``: of the roofline's coefficients; one that the trials contradict is dropped."""
         self.space = space
-        self.prior = prior
         self.rows: list[int] = []
         self._logs: list[tuple[float, float]] = []
         self._noise: list[tuple[float, float]] = []
         self._intervals: list[tuple[float, float]] = []
         self._inputs = model_inputs(space)
         self._errors = Errors(space)
-        self._scales = np.ones(2)
-        self._parameters: FloatArray | None = None
+        self._views = [_View(prior)] if prior is WEAK else [_View(prior), _View(WEAK)]
 
     def tell(self, trial: Trial) -> None:
         """Add a trial.
@@ -244,24 +288,15 @@ class Surrogate:
         """Refit to all trials; needs at least one."""
         rows, logs = np.array(self.rows), np.array(self._logs).T
         noise = np.array(self._noise).T ** 2
-        # The first trial, at all-max, is the unit of time and of energy.
-        unit = logs[:, :1]
         self._inputs[:, PERIOD] = self._period()
-        parts = np.stack((self._errors.smooth(rows, rows), self._errors.scatter(rows, rows)))
-        covariance = np.tensordot(self._scales**2, parts, 1) + np.eye(len(rows)) * noise[:, None]
-        prior, observed = self.prior, Observations(self._inputs[rows], logs - unit, covariance)
-        self._parameters = fit(observed, self._parameters, prior)
-        values, slopes = tangent(self._parameters, self._inputs, prior.sd)
-        # The roofline at the prior's mean, as its tangent at the best fit has it.
-        centre = values + slopes @ ((prior.mean - self._parameters) / prior.sd) + unit
-        missed = (logs - centre[:, rows]).ravel()
-        self._scales = _likely_scales(
-            slopes[:, rows].reshape(len(missed), -1), parts, noise.ravel(), missed
-        )
-        kernel = RooflineKernel(slopes, self._errors, self._scales)
+        errors = np.stack((self._errors.smooth(rows, rows), self._errors.scatter(rows, rows)))
+        for view in self._views:
+            view.look(rows, logs, noise, errors, self._inputs)
+        view = max(self._views, key=lambda view: view.log_evidence)
+        kernel = RooflineKernel(view.slopes, self._errors, view.scales)
         gp = GaussianProcessRegressor(kernel, alpha=noise.ravel(), optimizer=None)
-        gp.fit(_twice(rows), missed)
-        return Belief(centre, rows, gp, kernel)
+        gp.fit(_twice(rows), (logs - view.centre[:, rows]).ravel())
+        return Belief(view.centre, rows, gp, kernel)
 
     def _period(self) -> float:
         """Between two inputs that had to be waited for, over the latency at all-max; else 0."""
@@ -271,8 +306,10 @@ class Surrogate:
 
 def _likely_scales(
     slopes: FloatArray, errors: FloatArray, noise: FloatArray, missed: FloatArray
-) -> FloatArray:
+) -> tuple[FloatArray, float]:
     """The scales of both errors, averaged over how likely they make the ``2 t`` readings.
+
+    And the log of how likely the readings are over all scales, up to a constant.
 
     Args:
         slopes: shape ``(2 t, p)``.
@@ -290,4 +327,5 @@ def _likely_scales(
     log_determinants = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(axis=1)
     log_likely = _LOG_SCALE_PRIOR - 0.5 * np.sum(white**2, axis=(1, 2)) - log_determinants
     weights = np.exp(log_likely - log_likely.max())
-    return np.sqrt(weights @ _SCALES**2 / weights.sum())
+    likely = float(log_likely.max()) + float(np.log(weights.sum()))
+    return np.sqrt(weights @ _SCALES**2 / weights.sum()), likely
