@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governor.errors import PolicyError
-from governor.roofline.fit import PARAMETERS, WEAK, predict
+from governor.roofline.fit import PARAMETERS, WEAK, Prior, predict
 from governor.roofline.knobs import model_inputs
 from governor.search import Search
 from governor.space import Knob, OperatingPoint, Space
@@ -38,6 +38,7 @@ class Board:
         self.space, self.noise = space, noise
         self.random = np.random.default_rng(seed)
         parameters = WEAK.mean + 0.5 * WEAK.sd * self.random.standard_normal(len(PARAMETERS))
+        self.parameters = np.append(parameters[:-2], WEAK.mean[-2:])
         parameters[-2:] = np.log((0.02, 0.5))
         logs = predict(parameters[None], model_inputs(space))[0]
         logs += 0.003 * self.random.standard_normal(logs.shape)
@@ -98,6 +99,32 @@ def test_a_search_is_the_same_for_the_same_seed() -> None:
         for board in (Board(3), Board(3))
     ]
     assert runs[0] == runs[1]
+
+
+def excess_after(trials: int, priors: dict[int, Prior]) -> float:
+    """Mean energy above the optimum over boards and SLOs, by the prior of each board."""
+    excess = []
+    for seed, prior in priors.items():
+        for factor in (1.3, 2.0):
+            board = Board(seed)
+            slo_s = board.slo_s(factor)
+            search = govern(board, BayesianPolicy(Problem(SPACE, slo_s, seed, prior)), trials)
+            row = SPACE.index(search.choose().point)
+            excess.append(board.energy_j[row] / board.optimum_j(slo_s) - 1)
+    return float(np.mean(excess))
+
+
+def test_a_prior_that_knows_the_board_needs_fewer_trials() -> None:
+    known = {seed: Prior(Board(seed).parameters, 0.2 * WEAK.sd) for seed in range(4)}
+    assert excess_after(3, known) < 0.5 * excess_after(3, dict.fromkeys(range(4), WEAK))
+
+
+def test_a_wrong_prior_is_dropped_once_the_trials_contradict_it() -> None:
+    wrong = {
+        seed: Prior(2 * WEAK.mean - Board(seed).parameters, 0.2 * WEAK.sd) for seed in range(3)
+    }
+    assert excess_after(3, wrong) > 0.015
+    assert excess_after(8, wrong) < 0.01
 
 
 def test_an_slo_that_nothing_keeps_leads_to_the_fastest_point() -> None:
