@@ -192,7 +192,7 @@ def reached_per_clock(layer: Layer, board: Board, stack: Stack) -> float:
 
 
 def runs_in(layer: Layer, board: Board, stack: Stack) -> str:
-    """The precision it really runs in: cuDNN does FP32 convolutions and recurrent layers in TF32."""
+    """The precision it really runs in: cuDNN takes TF32 for FP32 convolutions and recurrence."""
     recurrent = layer.operator.lower().startswith(("lstm", "gru", "rnn"))
     tf32 = (
         layer.precision == "fp32"
