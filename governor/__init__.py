@@ -16,9 +16,11 @@ from governor.errors import (
 
 if TYPE_CHECKING:
     from governor.decision import Decision
-    from governor.governor import EnergyGovernor, Status
+    from governor.exporter import MetricsConfig
+    from governor.governor import EnergyGovernor
     from governor.pace import Pace
     from governor.space import Knob, OperatingPoint, Space
+    from governor.status import Status
     from governor.trial import Span, Trial
 
 __version__ = "0.1.0"
@@ -30,6 +32,7 @@ __all__ = [
     "GovernorError",
     "InputError",
     "Knob",
+    "MetricsConfig",
     "MissingExtraError",
     "NoDeviceError",
     "OperatingPoint",
@@ -46,11 +49,12 @@ _HOMES = {
     "Decision": "governor.decision",
     "EnergyGovernor": "governor.governor",
     "Knob": "governor.space",
+    "MetricsConfig": "governor.exporter",
     "OperatingPoint": "governor.space",
     "Pace": "governor.pace",
     "Space": "governor.space",
     "Span": "governor.trial",
-    "Status": "governor.governor",
+    "Status": "governor.status",
     "Trial": "governor.trial",
 }
 """Loaded when they are first used (PEP 562), so that the command line starts fast."""

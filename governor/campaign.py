@@ -5,7 +5,7 @@ from __future__ import annotations
 from governor.errors import PolicyError
 from governor.known import Known
 from governor.search import Search
-from governor.space import OperatingPoint, Space
+from governor.space import Space
 from governor.trial import Trial
 from policies.policy import PolicyFactory, Problem, Proposal
 
@@ -70,21 +70,26 @@ class Campaign:
         self.over = proposal is None
         return proposal
 
-    def choose(self) -> tuple[OperatingPoint, str]:
-        """The point to hold, and why.
+    def choose(self) -> Proposal:
+        """The point to hold, why, and what is expected of it.
 
         Raises:
             NotReady: the policy is still thinking.
         """
         if self._rounds >= MOST_ROUNDS or self._search is None:
-            return self.fastest, "no choice passed its second window"
+            return Proposal(point=self.fastest, reason="no choice passed its second window")
         try:
             choice = self._search.choose()
         except PolicyError as error:
-            return self.known.best_point(), str(error)
+            return Proposal(point=self.known.best_point(), reason=str(error))
         if not choice.feasible or self.known.rejected(choice.point):
-            return self.known.best_point(), "the best that was measured to keep the SLO"
-        return choice.point, choice.reason or "the policy's choice"
+            reason = "the best that was measured to keep the SLO"
+            return Proposal(point=self.known.best_point(), reason=reason)
+        return Proposal(
+            point=choice.point,
+            expected_energy_j=choice.energy_j,
+            reason=choice.reason or "the policy's choice",
+        )
 
     def reject_choice(self, trial: Trial) -> None:
         """The chosen point failed its second window."""

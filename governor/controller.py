@@ -27,6 +27,7 @@ from governor.errors import InputError, PolicyError
 from governor.known import WANTED
 from governor.observer import Observer
 from governor.pace import Pace
+from governor.savings import Savings
 from governor.setting import Setting
 from governor.slo import LatencySLO, p_keeps
 from governor.space import Knob, OperatingPoint, Space
@@ -62,6 +63,8 @@ class Controller:
         outcomes: windows of a search: ``kept``, ``violated``, or why they were dropped.
         disturbances: by cause, ``knob`` or ``stalled``.
         fallbacks, drifts: how often the guard and the drift detector spoke.
+        savings: joules, against the baseline.
+        predicted_j: joules an item that the policy expects at what is set; NaN: no idea.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class Controller:
         self.outcomes: Counter[str] = Counter()
         self.disturbances: Counter[str] = Counter()
         self.fallbacks = self.drifts = 0
+        self.savings = Savings()
+        self.predicted_j = math.nan
 
         self._ceiling = Ceiling(space or _NOTHING)
         self._policy_for = policy_for
@@ -140,6 +145,16 @@ class Controller:
         """Whether nothing was found that is better than the system's own governors."""
         return self.phase == "hold" and self.target is None
 
+    @property
+    def read_back(self) -> OperatingPoint | None:
+        """What of ours is really in force; None: nothing, or not known yet."""
+        return self._setting.read
+
+    @property
+    def best(self) -> Trial | None:
+        """Of the present search, the trial of least energy that keeps the SLO."""
+        return self._campaign.known.best()
+
     # What is seen ------------------------------------------------------------------------
 
     def applied(self, now_s: float, actual: OperatingPoint | None = None) -> None:
@@ -170,15 +185,23 @@ class Controller:
         Returns:
             what to do, None to go on measuring.
         """
+        spent_j, items = self.seen.meter.total_j, self.seen.items
         if sample is not None:
             self.seen.read(sample)
         self.seen.note_unfinished(now_s, in_flight_s)
-        return (
+        decision = (
             self._see_inferences(now_s, spans)
             or self._see_silence(now_s, in_flight_s)
             or self._see_knobs(now_s, set_point)
             or (None if self.frozen else self._step(now_s))
         )
+        self._balance(self.seen.items - items, self.seen.meter.total_j - spent_j)
+        return decision
+
+    def _balance(self, items: int, spent_j: float) -> None:
+        """What was saved since the last look, where the baseline was of the same workload."""
+        if self.baseline is not None and self._baseline_holds and not self.frozen:
+            self.savings.add(items, spent_j, self.baseline.energy_j)
 
     def _see_inferences(self, now_s: float, spans: Sequence[Span]) -> Decision | None:
         if not spans:
@@ -295,7 +318,7 @@ class Controller:
         reason = f"{because}; trying {proposal.point}"
         if proposal.reason:
             reason += f": {proposal.reason}"
-        return self._set(now_s, "try", reason, proposal.point, trial)
+        return self._set_expecting(now_s, "try", reason, proposal, trial)
 
     def _in_trial(self, now_s: float) -> Decision | None:
         # the first point is the fastest: there is nowhere better to go
@@ -315,7 +338,7 @@ class Controller:
             self._record(trial)
             return self._proceed(now_s, because, trial)
         # the fastest point resolves a relative SLO, and tells whether any point can keep it
-        self.seen.slo_s = self.slo.bound.seconds(trial.latency_s)
+        self.seen.resolve(self.slo.bound.seconds(trial.latency_s))
         self._campaign.begin(self.slo_s)
         self._record(trial)
         self.slo_feasible = p_keeps(trial, self.slo_s) >= HOPELESS
@@ -367,11 +390,12 @@ class Controller:
             return self._recover(now_s, proposal, because, trial)
         if proposal is not None:
             return self._try(now_s, proposal, because, trial)
-        point, why = self._campaign.choose()
+        choice = self._campaign.choose()
         self._step = self._in_verification
         self.phase = "search"
         self._drops = 0
-        return self._set(now_s, "verify", f"{because}; verifying {point}: {why}", point, trial)
+        reason = f"{because}; verifying {choice.point}: {choice.reason}"
+        return self._set_expecting(now_s, "verify", reason, choice, trial)
 
     def _risky(self, proposal: Proposal) -> bool:
         return proposal.p_safe is None or proposal.p_safe < SURE
@@ -627,9 +651,19 @@ class Controller:
         trial: Trial | None = None,
     ) -> Decision:
         """Change what is set; until :meth:`applied`, no inference counts."""
+        if point != self.target:
+            self.predicted_j = math.nan
         self._setting.ask_for(point)
         self.seen.end()
         return replace(self._decide(now_s, kind, reason, trial), change=True)
+
+    def _set_expecting(
+        self, now_s: float, kind: Kind, reason: str, proposal: Proposal, trial: Trial | None
+    ) -> Decision:
+        decision = self._set(now_s, kind, reason, proposal.point, trial)
+        expected_j = proposal.expected_energy_j
+        self.predicted_j = math.nan if expected_j is None else expected_j
+        return decision
 
 
 def _named(point: OperatingPoint | None) -> str:

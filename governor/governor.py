@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar, cast, overload
@@ -18,13 +17,16 @@ from governor.devices import open_device
 from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDevice
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
+from governor.exporter import Exporter, MetricsConfig
 from governor.instrument.explicit import AsyncWatch, Inference, SpanRecorder, Watch
 from governor.meter import STALE
+from governor.metrics import Collector, check_name
 from governor.pace import Pace
 from governor.runtime import Runtime
 from governor.search_worker import SearchWorker
 from governor.slo import LatencySLO
 from governor.space import Knob, OperatingPoint, Space
+from governor.status import Status
 from governor.trial import Trial
 from governor.units import Duration, format_percent, parse_knob_value
 from policies.policy import (
@@ -50,66 +52,6 @@ _UNKNOWN = DeviceInfo(
     sensor_refresh_s=0.0,
     settle_s=0.0,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """A snapshot for a terminal or for metrics.
-
-    Attributes:
-        device, emulated: what is governed; no figure of an emulated device was measured on
-            hardware.
-        phase, frozen, governing: where the controller stands.
-        point: what is set; None: the system's own governors.
-        slo_s: infinite while a relative SLO is not yet resolved.
-        slo_feasible: None until known.
-        latency_s, mean_latency_s: at the SLO's percentile and on average, s, in the latest
-            finished window; NaN before the first, as the next four.
-        energy_j: joules an item, in that window.
-        baseline_energy_j, held_energy_j: joules an item, before and in hold.
-        power_w, temperature_c: latest readings by rail and zone.
-        total_j: joules on the total rail since the start.
-        saving: share of energy an item saved against the baseline; None until known.
-        defaults_held: nothing better than the system's own governors was found, so they are
-            left to govern, and watched.
-        inferences, items, violations: since the start.
-        failed: inferences that ended in an exception; not among ``inferences``.
-        trials: told to the policy.
-        outcomes, disturbances, sensor_errors, restores: counts by kind.
-        fallbacks, drifts: how often the SLO guard and the drift detector spoke.
-        record_errors: lines of the run record that could not be written.
-    """
-
-    device: str
-    emulated: bool
-    phase: Phase
-    frozen: bool
-    governing: bool
-    point: OperatingPoint | None
-    slo_s: float
-    slo_feasible: bool | None
-    latency_s: float
-    mean_latency_s: float
-    energy_j: float
-    baseline_energy_j: float
-    held_energy_j: float
-    power_w: Mapping[str, float]
-    temperature_c: Mapping[str, float]
-    total_j: float
-    saving: float | None
-    defaults_held: bool
-    inferences: int
-    items: int
-    violations: int
-    failed: int
-    trials: int
-    outcomes: Mapping[str, int]
-    disturbances: Mapping[str, int]
-    sensor_errors: Mapping[str, int]
-    restores: Mapping[str, int]
-    fallbacks: int
-    drifts: int
-    record_errors: int
 
 
 class EnergyGovernor:
@@ -139,6 +81,8 @@ class EnergyGovernor:
         seed: int = 0,
         pace: Pace | None = None,
         record: str | os.PathLike[str] | None = None,
+        metrics: bool | str | MetricsConfig | None = None,
+        name: str = "",
     ) -> None:
         """
         Args:
@@ -162,12 +106,18 @@ class EnergyGovernor:
             record: a file to which trials, decisions and windows are appended as JSON lines, for
                 ``governor report``, ``top`` and ``replay``. Where it cannot be written, that is
                 logged, and governing goes on.
+            metrics: where they go: True for ``localhost:9477``, an address to scrape, or a
+                :class:`MetricsConfig`; None: nowhere.
+            name: of this governor among others in one process, in its metrics.
 
         Raises:
             InputError: an argument cannot be used. Nothing was changed.
             NoDeviceError: nothing to govern here, and ``required``.
         """
         slo = LatencySLO.parse(latency_slo, percentile)
+        self._name = check_name(name)
+        self._metrics = MetricsConfig.parse(metrics)
+        self._exporter: Exporter | None = None
         sizes = _batch_sizes(batch_size)
         self._callback = callback
         self._worker: SearchWorker | None = None
@@ -237,6 +187,8 @@ class EnergyGovernor:
             raise GovernorError(
                 "an EnergyGovernor governs one with block; make a new one for the next"
             )
+        if self._metrics is not None:
+            self._exporter = Exporter(self._metrics, self)
         self._state = "running"
         if self._worker is not None:
             self._worker.start()
@@ -276,6 +228,8 @@ class EnergyGovernor:
             if self._record is not None:
                 self._record.end(self._clock.now(), reason)
         finally:
+            if self._exporter is not None:
+                self._exporter.close()
             if self._worker is not None:
                 self._worker.rest()
             if self._owned and self._device is not None:
@@ -371,6 +325,18 @@ class EnergyGovernor:
         """Share of energy an item saved against the baseline; None until it is known."""
         return self._controller.saving
 
+    @property
+    def metrics_url(self) -> str | None:
+        """Where the metrics can be scraped now; None: nowhere."""
+        return None if self._exporter is None else self._exporter.url
+
+    def collector(self) -> Collector:
+        """The metrics, for an application's own registry of prometheus_client.
+
+        Several governors share one: ``governor.metrics.Collector(detector, tracker)``.
+        """
+        return Collector(self)
+
     def status(self) -> Status:
         """Everything there is to show, at one moment."""
         with self._runtime.lock:
@@ -378,12 +344,16 @@ class EnergyGovernor:
             seen = controller.seen
             latest, sample = seen.latest, seen.meter.latest
             return Status(
+                name=self._name,
                 device=self._info.name,
                 emulated=self._info.emulated,
                 phase=controller.phase,
                 frozen=controller.frozen,
                 governing=controller.governing,
+                lease_held=runtime.touched,
                 point=controller.target,
+                knobs=dict(controller.read_back or {}),
+                slo_percentile=controller.slo.percentile,
                 slo_s=controller.slo_s,
                 slo_feasible=controller.slo_feasible,
                 latency_s=math.nan if latest is None else latest.latency_s,
@@ -391,14 +361,20 @@ class EnergyGovernor:
                 energy_j=_energy_of(latest),
                 baseline_energy_j=_energy_of(controller.baseline),
                 held_energy_j=_energy_of(controller.held),
+                best_energy_j=_energy_of(controller.best),
+                predicted_energy_j=controller.predicted_j,
                 power_w=dict(sample.power_w) if sample is not None else {},
                 temperature_c=dict(sample.temperature_c) if sample is not None else {},
+                throttle_events=dict(sample.throttle_events) if sample is not None else {},
                 total_j=seen.meter.total_j,
+                rail_j=dict(seen.meter.rail_j),
+                saved_j=controller.savings.total_j,
                 saving=controller.saving,
                 defaults_held=controller.defaults_held,
                 inferences=seen.inferences,
                 items=seen.items,
                 violations=seen.violations,
+                latencies=seen.latencies.buckets(),
                 failed=self._recorder.dropped,
                 trials=len(controller.trials),
                 outcomes=dict(controller.outcomes),

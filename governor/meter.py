@@ -39,6 +39,7 @@ class Meter:
 
     Attributes:
         total_j: joules on the total rail since the first sample.
+        rail_j: the same by rail, added up from their power alone.
         latest: the newest sample, None before the first.
     """
 
@@ -50,6 +51,7 @@ class Meter:
         self._poll_s = 0.0
         self._since_s: float | None = None
         self.total_j = 0.0
+        self.rail_j: dict[str, float] = {}
         self.latest: Sample | None = None
 
     def add(self, sample: Sample) -> None:
@@ -73,6 +75,9 @@ class Meter:
         else:
             watts = sample.power_w.get(self._rail, before.power_w.get(self._rail, 0.0))
             self.total_j += watts * elapsed_s
+        for rail, watts in sample.power_w.items():
+            if math.isfinite(watts):
+                self.rail_j[rail] = self.rail_j.get(rail, 0.0) + watts * elapsed_s
 
     def _keep_if_fresh(
         self, series: deque[tuple[float, float]], time_s: float, value: float

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from governor.devices.device import DeviceInfo, Sample
+from governor.latencies import Latencies
 from governor.meter import STALE, Meter
 from governor.pace import Pace
 from governor.setting import Setting
@@ -34,6 +35,7 @@ class Observer:
         guard: watches the SLO's budget.
         budget: what of it a search may still spend.
         slo_s: the bound in seconds; infinite while a relative one is not yet resolved.
+        latencies: of all inferences since the bound is known.
         latest: the latest finished window, None before the first.
         inferences, items, violations: seen so far; violations of ``slo_s``.
     """
@@ -43,6 +45,7 @@ class Observer:
         self.guard = BurnGuard(slo.budget)
         self.budget = SearchBudget(slo.budget)
         self.slo_s = math.inf if slo.bound.relative else slo.bound.value
+        self.latencies = Latencies(self.slo_s)
         self.latest: Trial | None = None
         self.inferences = self.items = self.violations = 0
         self._percentile = slo.percentile
@@ -54,6 +57,12 @@ class Observer:
         self._hung: Span | None = None
         self._batch_size: float | None = None
         self._arrivals = Arrivals(pace.stall_s)
+
+    def resolve(self, slo_s: float) -> None:
+        """A relative bound is now known in seconds, or known anew."""
+        if slo_s != self.slo_s:
+            self.slo_s = slo_s
+            self.latencies = Latencies(slo_s)
 
     # The window --------------------------------------------------------------------------
 
@@ -98,7 +107,9 @@ class Observer:
         for span in spans:
             if self._arrivals.add(span):
                 interrupted += self.interrupt(span.start_s)
-            miss = span.end_s - span.start_s > self.slo_s
+            latency_s = span.end_s - span.start_s
+            miss = latency_s > self.slo_s
+            self.latencies.add(latency_s)
             self.violations += miss
             self.items += span.items
             if self._window is not None and self._window.add(span):

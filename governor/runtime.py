@@ -83,6 +83,11 @@ class Runtime:
         self._running = False
         self._beats: list[Beat] = []
 
+    @property
+    def touched(self) -> bool:
+        """Whether the device has been set, and not yet put back."""
+        return self._touched
+
     def start(self) -> None:
         """Begin to look; nothing is changed before the baseline is known."""
         self._running = True

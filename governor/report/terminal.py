@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from governor.decision import Decision, Phase
-from governor.governor import Status
 from governor.slo import LatencySLO
+from governor.status import Status
 from governor.trial import Trial
 from governor.units import (
     format_duration,

@@ -1,0 +1,435 @@
+"""The metrics: what each is called, what it says, and where in a governor's status it stands.
+
+One table, :data:`FAMILIES`, is the source for Prometheus, for OpenTelemetry and for the
+documentation. Reading it takes a snapshot from memory; no sensor is asked for a scrape.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+from governor import __version__
+from governor.decision import Phase
+from governor.errors import InputError
+from governor.latencies import LatencyBuckets
+from governor.status import Status
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+Kind = Literal["counter", "gauge", "histogram"]
+Value = float | LatencyBuckets
+Sample = tuple[tuple[str, ...], Value]
+"""The labels' values, and what is measured."""
+
+NAME_LABEL = "governor"
+"""Tells governors of one process apart. An unnamed one goes without: to Prometheus, a label
+that is missing and one that is empty are the same."""
+LONGEST_NAME = 64
+UNITS = {"seconds": "s", "joules": "J", "watts": "W", "celsius": "Cel", "ratio": "1"}
+"""The last word of a metric's name before ``_total``, and the unit by UCUM."""
+
+
+class Source(Protocol):
+    """What has metrics: an :class:`~governor.EnergyGovernor`."""
+
+    def status(self) -> Status:
+        """A snapshot."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric.
+
+    Attributes:
+        name: without the ``_total`` that a counter's samples carry.
+        read: its samples in a status; what is not known has none.
+    """
+
+    name: str
+    kind: Kind
+    documentation: str
+    labels: tuple[str, ...]
+    read: Callable[[Status], Iterable[Sample]]
+
+    @property
+    def unit(self) -> str:
+        """The unit's name in the metric's; empty: it counts, or its unit is a label's."""
+        word = self.name.rpartition("_")[2]
+        return word if word in UNITS else ""
+
+    @property
+    def exposed_name(self) -> str:
+        """The name that queries use."""
+        return f"{self.name}_total" if self.kind == "counter" else self.name
+
+    def samples(self, status: Status) -> Iterator[Sample]:
+        """What is known and finite, at one moment."""
+        for labels, value in self.read(status):
+            if isinstance(value, LatencyBuckets) or math.isfinite(value):
+                yield labels, value
+
+
+def _one(read: Callable[[Status], Value | None]) -> Callable[[Status], Iterable[Sample]]:
+    def samples(status: Status) -> Iterator[Sample]:
+        value = read(status)
+        if value is not None:
+            yield (), value
+
+    return samples
+
+
+def _each(
+    read: Callable[[Status], Mapping[str, float]], *always: str
+) -> Callable[[Status], Iterable[Sample]]:
+    """A sample for each key; those of ``always`` are there from the start, with 0."""
+
+    def samples(status: Status) -> Iterator[Sample]:
+        values = dict.fromkeys(always, 0.0) | {**read(status)}
+        return (((key.replace(" ", "_"),), value) for key, value in values.items())
+
+    return samples
+
+
+def _rails(rail: Mapping[str, float], total: float) -> dict[str, float]:
+    return {**rail, "total": total}
+
+
+def _states(status: Status) -> Iterable[Sample]:
+    yield ("baseline",), status.baseline_energy_j
+    yield ("now",), status.energy_j
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "governor_build_info",
+        "gauge",
+        "Always 1; the version of energy-governor.",
+        ("version",),
+        lambda status: [((__version__,), 1.0)],
+    ),
+    Family(
+        "governor_device_info",
+        "gauge",
+        "Always 1; what is governed, and whether its figures are emulated.",
+        ("device", "emulated"),
+        lambda status: [((status.device, str(status.emulated).lower()), 1.0)],
+    ),
+    Family(
+        "governor_inferences",
+        "counter",
+        "Inferences completed.",
+        (),
+        _one(lambda status: status.inferences),
+    ),
+    Family(
+        "governor_failed_inferences",
+        "counter",
+        "Inferences that ended in an exception; not among the completed ones.",
+        (),
+        _one(lambda status: status.failed),
+    ),
+    Family(
+        "governor_items",
+        "counter",
+        "Items in the inferences completed.",
+        (),
+        _one(lambda status: status.items),
+    ),
+    Family(
+        "governor_inference_latency_seconds",
+        "histogram",
+        "Latency of inferences since the SLO is known in seconds; the SLO is a bucket's edge.",
+        (),
+        _one(lambda status: status.latencies),
+    ),
+    Family(
+        "governor_slo_seconds",
+        "gauge",
+        "The latency bound; absent while a relative one is not yet resolved.",
+        (),
+        _one(lambda status: status.slo_s),
+    ),
+    Family(
+        "governor_slo_objective_ratio",
+        "gauge",
+        "Share of inferences that must keep the bound.",
+        (),
+        _one(lambda status: status.slo_percentile),
+    ),
+    Family(
+        "governor_slo_violations",
+        "counter",
+        "Inferences that took longer than the bound.",
+        (),
+        _one(lambda status: status.violations),
+    ),
+    Family(
+        "governor_slo_feasible",
+        "gauge",
+        "1 if some setting keeps the SLO, 0 if none does; absent until known.",
+        (),
+        _one(lambda status: status.slo_feasible),
+    ),
+    Family(
+        "governor_energy_joules",
+        "counter",
+        'Energy by rail. Rails overlap: never sum over them; rail="total" is all that counts.',
+        ("rail",),
+        _each(lambda status: _rails(status.rail_j, status.total_j)),
+    ),
+    Family(
+        "governor_power_watts",
+        "gauge",
+        "Latest power reading by rail. Rails overlap: never sum over them.",
+        ("rail",),
+        _each(lambda status: status.power_w),
+    ),
+    Family(
+        "governor_energy_per_item_joules",
+        "gauge",
+        "Energy an item under the system's own governors, and in the latest window.",
+        ("state",),
+        _states,
+    ),
+    Family(
+        "governor_energy_saved_joules",
+        "counter",
+        "Energy saved against the baseline, less what the search cost; stands still while "
+        "that is being earned back.",
+        (),
+        _one(lambda status: status.saved_j),
+    ),
+    Family(
+        "governor_saving_ratio",
+        "gauge",
+        "Share of energy an item saved against the baseline; absent while not in hold.",
+        (),
+        _one(lambda status: status.saving),
+    ),
+    Family(
+        "governor_best_energy_per_item_joules",
+        "gauge",
+        "Least energy an item among the search's trials that keep the SLO.",
+        (),
+        _one(lambda status: status.best_energy_j),
+    ),
+    Family(
+        "governor_predicted_energy_per_item_joules",
+        "gauge",
+        "Energy an item that the policy expects at what is set; absent where it has no idea.",
+        (),
+        _one(lambda status: status.predicted_energy_j),
+    ),
+    Family(
+        "governor_knob_value",
+        "gauge",
+        "What was last read of a knob that this governor has set, in the unit its name ends in.",
+        ("knob",),
+        _each(lambda status: status.knobs),
+    ),
+    Family(
+        "governor_knob_target",
+        "gauge",
+        "What a knob should be at; absent while the system's own governors have it.",
+        ("knob",),
+        _each(lambda status: status.point or {}),
+    ),
+    Family(
+        "governor_phase",
+        "gauge",
+        "1 for the phase that the controller is in, 0 for the others.",
+        ("phase",),
+        lambda status: [((one,), float(one == status.phase)) for one in get_args(Phase)],
+    ),
+    Family(
+        "governor_frozen",
+        "gauge",
+        "1 while no inferences arrive, so that nothing can be measured.",
+        (),
+        _one(lambda status: status.frozen),
+    ),
+    Family(
+        "governor_lease_held",
+        "gauge",
+        "1 while this governor has set the device and has yet to put it back.",
+        (),
+        _one(lambda status: status.lease_held),
+    ),
+    Family(
+        "governor_trials",
+        "counter",
+        "Windows measured in searches, by whether they kept the SLO or why they were dropped.",
+        ("outcome",),
+        _each(lambda status: status.outcomes, "kept", "violated", "throttled"),
+    ),
+    Family(
+        "governor_fallbacks",
+        "counter",
+        "Times that the SLO's budget burnt and the governor went back to a safe point.",
+        (),
+        _one(lambda status: status.fallbacks),
+    ),
+    Family(
+        "governor_drifts",
+        "counter",
+        "Times that what was held had changed.",
+        (),
+        _one(lambda status: status.drifts),
+    ),
+    Family(
+        "governor_temperature_celsius",
+        "gauge",
+        "Latest temperature by zone.",
+        ("zone",),
+        _each(lambda status: status.temperature_c),
+    ),
+    Family(
+        "governor_throttle_events",
+        "counter",
+        "The device's own counters of throttling, by cause.",
+        ("cause",),
+        _each(lambda status: status.throttle_events),
+    ),
+    Family(
+        "governor_restores",
+        "counter",
+        "Times that the device was put back as it was found, by reason.",
+        ("reason",),
+        _each(lambda status: status.restores, "release", "error", "failed"),
+    ),
+    Family(
+        "governor_disturbances",
+        "counter",
+        "Times that someone else set a knob, or the input stalled.",
+        ("cause",),
+        _each(lambda status: status.disturbances, "knob", "stalled"),
+    ),
+    Family(
+        "governor_sensor_errors",
+        "counter",
+        "Readings that failed.",
+        ("sensor",),
+        _each(lambda status: status.sensor_errors, "power", "knobs"),
+    ),
+    Family(
+        "governor_record_errors",
+        "counter",
+        "Lines of the run record that could not be written.",
+        (),
+        _one(lambda status: status.record_errors),
+    ),
+)
+
+EXPORT_ERRORS = Family(
+    "governor_export_errors",
+    "counter",
+    "Times that the metrics could not be pushed or written, by where to.",
+    ("outlet",),
+    lambda status: (),
+)
+"""Of the process, not of a governor."""
+
+
+class Collector:
+    """The metrics of some governors, for a registry of prometheus_client.
+
+    ``prometheus_client.REGISTRY.register(gov.collector())`` is all that an application with an
+    exporter of its own needs. One collector serves every governor of a registry.
+
+    Attributes:
+        export_errors: times that these could not be handed on, by where to.
+    """
+
+    def __init__(self, *sources: Source) -> None:
+        self.export_errors: Counter[str] = Counter()
+        self._sources: dict[str, Source] = {}
+        self._lock = threading.Lock()
+        for source in sources:
+            self.add(source)
+
+    def add(self, source: Source) -> None:
+        """Show this governor, too.
+
+        Raises:
+            InputError: another one here has the same name.
+        """
+        name = source.status().name
+        with self._lock:
+            if name in self._sources:
+                raise InputError(
+                    f"two governors named {name!r} share one set of metrics; give each a name: "
+                    "EnergyGovernor(..., name='detector')"
+                )
+            self._sources[name] = source
+
+    def remove(self, source: Source) -> None:
+        """Show it no more."""
+        with self._lock:
+            self._sources = {name: one for name, one in self._sources.items() if one is not source}
+
+    def statuses(self) -> list[Status]:
+        """A snapshot of each governor."""
+        with self._lock:
+            sources = list(self._sources.values())
+        return [source.status() for source in sources]
+
+    def describe(self) -> list[Metric]:
+        """The names, so that a registry refuses a second collector of them."""
+        return [_metric(family) for family in (*FAMILIES, EXPORT_ERRORS)]
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric that has a sample now."""
+        statuses = self.statuses()
+        for family in FAMILIES:
+            metric = _metric(family)
+            for status in statuses:
+                name = {NAME_LABEL: status.name} if status.name else {}
+                for labels, value in family.samples(status):
+                    named = {**name, **dict(zip(family.labels, labels, strict=True))}
+                    _add(metric, family, named, value)
+            if metric.samples:
+                yield metric
+        errors = _metric(EXPORT_ERRORS)
+        for outlet, count in self.export_errors.items():
+            _add(errors, EXPORT_ERRORS, {"outlet": outlet}, count)
+        if errors.samples:
+            yield errors
+
+
+def _metric(family: Family) -> Metric:
+    from prometheus_client import Metric
+
+    return Metric(family.name, family.documentation, family.kind, family.unit)
+
+
+def _add(metric: Metric, family: Family, labels: dict[str, str], value: Value) -> None:
+    if not isinstance(value, LatencyBuckets):
+        metric.add_sample(family.exposed_name, labels, float(value))
+        return
+    total = 0
+    for edge_s, count in zip((*value.edges_s, math.inf), value.counts, strict=True):
+        total += count
+        edge = "+Inf" if math.isinf(edge_s) else repr(edge_s)
+        metric.add_sample(f"{family.name}_bucket", {**labels, "le": edge}, total)
+    metric.add_sample(f"{family.name}_count", labels, total)
+    metric.add_sample(f"{family.name}_sum", labels, value.sum_s)
+
+
+def check_name(name: str) -> str:
+    """A governor's name, if it can be a label's value.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise InputError(
+            f"a governor's name is at most {LONGEST_NAME} printable characters, got {name!r}"
+        )
+    return name

@@ -1,0 +1,89 @@
+"""What a governor knows at one moment, for whoever shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from governor.decision import Phase
+from governor.latencies import LatencyBuckets
+from governor.space import OperatingPoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A snapshot for a terminal or for metrics.
+
+    Attributes:
+        name: of this governor among others in one process; empty: it has none.
+        device, emulated: what is governed; no figure of an emulated device was measured on
+            hardware.
+        phase, frozen, governing: where the controller stands.
+        lease_held: whether the device has been set by this governor and not yet put back.
+        point: what is set; None: the system's own governors.
+        knobs: what was last read of it on the device; empty: nothing of ours.
+        slo_percentile: the share of inferences that must keep the SLO.
+        slo_s: infinite while a relative SLO is not yet resolved.
+        slo_feasible: None until known.
+        latency_s, mean_latency_s: at the SLO's percentile and on average, s, in the latest
+            finished window; NaN before the first, as every energy an item.
+        energy_j: joules an item, in that window.
+        baseline_energy_j, held_energy_j: joules an item, before and in hold.
+        best_energy_j: of the present search's trials the least that keeps the SLO.
+        predicted_energy_j: what the policy expects at what is set; NaN: no idea.
+        power_w, temperature_c: latest readings by rail and zone.
+        throttle_events: the device's own counters, by cause.
+        total_j, rail_j: joules on the total rail and by rail since the start; rails overlap.
+        saved_j: joules against the baseline, what the search cost included; never falls.
+        saving: share of energy an item saved against the baseline; None until known.
+        defaults_held: nothing better than the system's own governors was found, so they are
+            left to govern, and watched.
+        inferences, items, violations: since the start.
+        latencies: of the inferences since the SLO is known in seconds.
+        failed: inferences that ended in an exception; not among ``inferences``.
+        trials: told to the policy.
+        outcomes, disturbances, sensor_errors, restores: counts by kind.
+        fallbacks, drifts: how often the SLO guard and the drift detector spoke.
+        record_errors: lines of the run record that could not be written.
+    """
+
+    name: str
+    device: str
+    emulated: bool
+    phase: Phase
+    frozen: bool
+    governing: bool
+    lease_held: bool
+    point: OperatingPoint | None
+    knobs: Mapping[str, float]
+    slo_percentile: float
+    slo_s: float
+    slo_feasible: bool | None
+    latency_s: float
+    mean_latency_s: float
+    energy_j: float
+    baseline_energy_j: float
+    held_energy_j: float
+    best_energy_j: float
+    predicted_energy_j: float
+    power_w: Mapping[str, float]
+    temperature_c: Mapping[str, float]
+    throttle_events: Mapping[str, int]
+    total_j: float
+    rail_j: Mapping[str, float]
+    saved_j: float
+    saving: float | None
+    defaults_held: bool
+    inferences: int
+    items: int
+    violations: int
+    latencies: LatencyBuckets
+    failed: int
+    trials: int
+    outcomes: Mapping[str, int]
+    disturbances: Mapping[str, int]
+    sensor_errors: Mapping[str, int]
+    restores: Mapping[str, int]
+    fallbacks: int
+    drifts: int
+    record_errors: int
