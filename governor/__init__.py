@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from governor.decision import Decision
     from governor.exporter import MetricsConfig
     from governor.governor import EnergyGovernor
+    from governor.instrument.stream import Stream
     from governor.pace import Pace
     from governor.space import Knob, OperatingPoint, Space
     from governor.status import Status
+    from governor.streams import StreamStatus
     from governor.trial import Span, Trial
 
 __version__ = "0.1.0"
@@ -41,6 +43,8 @@ __all__ = [
     "Space",
     "Span",
     "Status",
+    "Stream",
+    "StreamStatus",
     "Trial",
     "__version__",
 ]
@@ -55,6 +59,8 @@ _HOMES = {
     "Space": "governor.space",
     "Span": "governor.trial",
     "Status": "governor.status",
+    "Stream": "governor.instrument.stream",
+    "StreamStatus": "governor.streams",
     "Trial": "governor.trial",
 }
 """Loaded when they are first used (PEP 562), so that the command line starts fast."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -31,6 +31,7 @@ from governor.savings import Savings
 from governor.setting import Setting
 from governor.slo import LatencySLO, p_keeps
 from governor.space import Knob, OperatingPoint, Space
+from governor.streams import Resolution
 from governor.trial import Span, Trial
 from governor.units import format_duration, format_knob_name, format_percent
 from policies.policy import NotReady, PolicyFactory, Proposal
@@ -171,7 +172,7 @@ class Controller:
         spans: Sequence[Span] = (),
         sample: Sample | None = None,
         set_point: OperatingPoint | None = None,
-        in_flight_s: float = 0.0,
+        unfinished_s: Mapping[str, float] | None = None,
     ) -> Decision | None:
         """Look at what happened since the last call.
 
@@ -180,7 +181,7 @@ class Controller:
             spans: inferences that ended since the last look, in order.
             sample: a reading of the sensors, None if they could not be read.
             set_point: what is really set, None if it was not read.
-            in_flight_s: for how long the oldest unfinished inference has lasted, 0: none.
+            unfinished_s: by stream, for how long its oldest unfinished inference has lasted.
 
         Returns:
             what to do, None to go on measuring.
@@ -188,10 +189,12 @@ class Controller:
         spent_j, items = self.seen.meter.total_j, self.seen.items
         if sample is not None:
             self.seen.read(sample)
-        self.seen.note_unfinished(now_s, in_flight_s)
+        unfinished_s = unfinished_s or {}
+        self.seen.note_unfinished(now_s, unfinished_s)
         decision = (
             self._see_inferences(now_s, spans)
-            or self._see_silence(now_s, in_flight_s)
+            or self._see_newcomer(now_s)
+            or self._see_silence(now_s, unfinished_s)
             or self._see_knobs(now_s, set_point)
             or (None if self.frozen else self._step(now_s))
         )
@@ -213,13 +216,23 @@ class Controller:
         self.frozen = False
         return self._decide(now_s, "thaw", "inferences arrive again")
 
-    def _see_silence(self, now_s: float, in_flight_s: float) -> Decision | None:
-        if self.frozen or in_flight_s or not self.seen.stalled(now_s):
+    def _see_newcomer(self, now_s: float) -> Decision | None:
+        """A bound that no search has heard of may need another point, and another baseline."""
+        if self.phase == "baseline" or not (newcomers := self.seen.streams.newcomers):
+            return None
+        self._baseline_holds = False
+        return self._measure_baseline(now_s, f"the stream {', '.join(newcomers)} has joined")
+
+    def _see_silence(self, now_s: float, unfinished_s: Mapping[str, float]) -> Decision | None:
+        """Who falls silent holds nobody back; when all are, there is nothing to measure."""
+        if self.frozen or not self.seen.streams.fall_silent(now_s, unfinished_s):
             return None
         if self.seen.interrupt(now_s):
             self.disturbances["stalled"] += 1
+        if self.seen.streams.active:
+            return None
         self.frozen = True
-        patience = format_duration(self.seen.patience_s)
+        patience = format_duration(self.seen.streams.patience_s)
         return self._decide(now_s, "freeze", f"no inference for {patience}: waiting for input")
 
     def _see_knobs(self, now_s: float, set_point: OperatingPoint | None) -> Decision | None:
@@ -248,6 +261,7 @@ class Controller:
             return None
         self.baseline = trial
         self._baseline_holds = True
+        self.seen.streams.meet()
         if not self.governing:
             self._step = self._measuring
             self.seen.again(now_s)
@@ -261,6 +275,24 @@ class Controller:
         if self.governing and self._due(now_s):
             return self._begin_search(now_s, "trying again")
         return None
+
+    def add_stream(
+        self,
+        name: str,
+        slo: LatencySLO,
+        stall_s: float = 0.0,
+        resolution: Resolution | None = None,
+    ) -> None:
+        """One more stream of inferences, with a bound of its own.
+
+        Args:
+            stall_s: a shorter wait for its next inference is never a stall.
+            resolution: where its latencies come from a histogram, the bucket around one.
+
+        Raises:
+            InputError: its name is taken, or there are too many.
+        """
+        self.seen.streams.add(name, slo, stall_s, resolution)
 
     def stop_governing(self, now_s: float, reason: str) -> Decision:
         """Hands off for good; measuring goes on."""
@@ -295,7 +327,7 @@ class Controller:
 
     def _forget(self, now_s: float) -> None:
         self._campaign = self._new_campaign()
-        self.seen.budget.restart()
+        self.seen.streams.restart_budgets()
         self._retry_s = math.inf
         if self._ceiling.lowered:
             self._retry_later(now_s)
@@ -338,7 +370,9 @@ class Controller:
             self._record(trial)
             return self._proceed(now_s, because, trial)
         # the fastest point resolves a relative SLO, and tells whether any point can keep it
-        self.seen.resolve(self.slo.bound.seconds(trial.latency_s))
+        trial = self.seen.resolve(trial)
+        if self.baseline is not None:
+            self.baseline = self.seen.streams.judged(self.baseline)
         self._campaign.begin(self.slo_s)
         self._record(trial)
         self.slo_feasible = p_keeps(trial, self.slo_s) >= HOPELESS
@@ -368,7 +402,7 @@ class Controller:
             return self._set(now_s, "wait", thinking, known.safest_point(), trial)
 
     def _waiting(self, now_s: float) -> Decision | None:
-        if self.seen.guard.burning:
+        if self.seen.streams.burning:
             return self._fall_back(now_s)
         try:
             return self._advance(now_s, self._because, None)
@@ -386,7 +420,7 @@ class Controller:
             proposal = self._campaign.next()
         except PolicyError as error:
             because += f"; {error}"
-        if proposal is not None and self._risky(proposal) and self.seen.budget.overspent:
+        if proposal is not None and self._risky(proposal) and self.seen.streams.overspent:
             return self._recover(now_s, proposal, because, trial)
         if proposal is not None:
             return self._try(now_s, proposal, because, trial)
@@ -413,12 +447,12 @@ class Controller:
     def _recovering(
         self, until_s: float, proposal: Proposal, because: str, now_s: float
     ) -> Decision | None:
-        if self.seen.guard.burning:
+        if self.seen.streams.burning:
             return self._fall_back(now_s)
-        if self.seen.budget.overspent:
+        if self.seen.streams.overspent:
             if now_s < until_s:
                 return None
-            self.seen.budget.restart()
+            self.seen.streams.restart_budgets()
         return self._try(now_s, proposal, because, None)
 
     def _in_verification(self, now_s: float) -> Decision | None:
@@ -454,7 +488,7 @@ class Controller:
         self._drops = 0
         self.held = trial
         self._drift.compare_with(trial)
-        self.seen.guard.restart()
+        self.seen.streams.restart_guards()
         self.seen.again(now_s)
         if self.slo_feasible:
             return self._decide(now_s, "hold", because, trial)
@@ -487,7 +521,7 @@ class Controller:
         return self._set(now_s, "hold", reason, None, trial)
 
     def _holding(self, now_s: float) -> Decision | None:
-        if self.slo_feasible and self.seen.guard.burning:
+        if self.slo_feasible and self.seen.streams.burning:
             return self._fall_back(now_s)
         if self._due(now_s):
             return self._begin_search(now_s, "trying again")
@@ -522,10 +556,13 @@ class Controller:
             self._drift.compare_with(trial)
             return self._decide(now_s, "drift", what, trial)
         if self._on_drift == "baseline" or self.target is None:
-            decision = self._release(now_s, f"{what}; measuring the baseline again", trial)
-            self._step = self._in_baseline
-            return replace(decision, kind="drift")
+            return self._measure_baseline(now_s, what, trial)
         return replace(self._begin_search(now_s, what, trial), kind="drift")
+
+    def _measure_baseline(self, now_s: float, because: str, trial: Trial | None = None) -> Decision:
+        decision = self._release(now_s, f"{because}; measuring the baseline again", trial)
+        self._step = self._in_baseline
+        return replace(decision, kind="drift")
 
     # Fallback ----------------------------------------------------------------------------
 

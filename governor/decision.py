@@ -50,7 +50,9 @@ class Decision:
 
 def figures(trial: Trial) -> str:
     """A trial's figures as a clause of a reason."""
-    latency = f"{format_duration(trial.latency_s)} at the percentile"
+    latencies = [f"{format_duration(s.latency_s)} for {s.stream}" for s in trial.by_stream]
+    several = " and ".join(latencies) if len(latencies) > 1 else format_duration(trial.latency_s)
+    latency = f"{several} at the percentile"
     if not trial.energy_se_j < STALE * trial.energy_j:  # NaN too
         return f"{latency}, left before its energy could be measured"
     return f"{latency}, {format_energy(trial.energy_j)} an item, {format_power(trial.power_w)}"

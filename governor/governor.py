@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, TypeVar, cast, overload
+from typing import cast
 
 from governor.controller import Controller, OnDisturbance, OnDrift
 from governor.decision import Decision, Phase
@@ -18,7 +19,8 @@ from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDe
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
 from governor.exporter import Exporter, MetricsConfig
-from governor.instrument.explicit import AsyncWatch, Inference, SpanRecorder, Watch
+from governor.instrument.explicit import SpanRecorder
+from governor.instrument.stream import Stream
 from governor.meter import STALE
 from governor.metrics import Collector, check_name
 from governor.pace import Pace
@@ -27,6 +29,7 @@ from governor.search_worker import SearchWorker
 from governor.slo import LatencySLO
 from governor.space import Knob, OperatingPoint, Space
 from governor.status import Status
+from governor.streams import Resolution
 from governor.trial import Trial
 from governor.units import Duration, format_percent, parse_knob_value
 from policies.policy import (
@@ -37,11 +40,8 @@ from policies.policy import (
     load_policy,
 )
 
-P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T")
-
 Limit = tuple[str | float | None, str | float | None]
+_STREAM_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 logger = logging.getLogger("governor")
 
 _UNKNOWN = DeviceInfo(
@@ -54,7 +54,7 @@ _UNKNOWN = DeviceInfo(
 )
 
 
-class EnergyGovernor:
+class EnergyGovernor(Stream):
     """Finds and holds the clocks of least energy an item that keep a latency bound.
 
     It governs one ``with`` block, and leaves the device as it was found::
@@ -62,6 +62,8 @@ class EnergyGovernor:
         with EnergyGovernor(latency_slo="50ms") as gov:
             for frame in gov.watch(camera):
                 detections = model(frame)
+
+    It is itself its main stream of inferences; :meth:`stream` adds others.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class EnergyGovernor:
             on_disturbance=on_disturbance,
             pace=pace,
         )
-        self._recorder = SpanRecorder(
+        recorder = SpanRecorder(
             time.perf_counter if isinstance(clock, MonotonicClock) else clock.now,
             items=(lambda: self.batch_size) if sizes else (lambda: 1),
             stall_s=(pace or Pace()).stall_s,
@@ -155,11 +157,12 @@ class EnergyGovernor:
                 _path(record), self._controller, space, self._info,
                 policy=_name_of(policy), trials=trials, seed=seed,
             )  # fmt: skip
+        super().__init__(recorder)
         self._runtime = Runtime(
             self._controller,
             self._device,
             clock,
-            self._recorder,
+            recorder,
             batch_size=sizes[0] if sizes else 1,
             on_decision=self._report,
             on_look=None if self._record is None else self._record.look,
@@ -238,41 +241,43 @@ class EnergyGovernor:
 
     # The loop ----------------------------------------------------------------------------
 
-    @overload
-    def watch(self, iterable: Iterable[T]) -> Watch[T]: ...
+    def stream(
+        self,
+        name: str,
+        *,
+        latency_slo: Duration,
+        percentile: float = 0.95,
+        counts_items: bool = True,
+        stall_s: float = 0.0,
+        resolution: Resolution | None = None,
+    ) -> Stream:
+        """Another stream of inferences on the same board, with a bound of its own.
 
-    @overload
-    def watch(self, iterable: AsyncIterable[T]) -> AsyncWatch[T]: ...
-
-    def watch(self, iterable: Iterable[T] | AsyncIterable[T]) -> Watch[T] | AsyncWatch[T]:
-        """Iterate over frames, by ``for`` or ``async for``; the loop's body is one inference."""
-        return self._recorder.watch(iterable)
-
-    @overload
-    def inference(self, function: Callable[P, R], /) -> Callable[P, R]: ...
-
-    @overload
-    def inference(self, /, *, items: int | None = None) -> Inference: ...
-
-    def inference(
-        self, function: Callable[P, R] | None = None, /, *, items: int | None = None
-    ) -> Callable[P, R] | Inference:
-        """``with gov.inference():`` around one inference, or ``@gov.inference``.
+        The operating point keeps every stream's bound; one that is silent holds nobody back.
+        Energy an item is all energy over the items of all streams. Until the first search of
+        a new stream, its bound is only guarded.
 
         Args:
-            function: what is decorated: each of its calls is one inference.
-            items: in this inference; :attr:`batch_size` where that is governed, else 1.
+            name: for people and metrics.
+            latency_slo, percentile: as of the governor; ``"1.3x"`` is of its own latency at
+                the fastest setting.
+            counts_items: False where this is another bound on work that another stream counts,
+                such as the time to the first token beside the time of each.
+            stall_s: a shorter wait for its next inference is never a stall of its input.
+            resolution: where its latencies are read off a histogram, the edges in s of the
+                bucket that a latency is in.
+
+        Raises:
+            InputError: an argument cannot be used, or the name is taken.
         """
-        inference = self._recorder.inference(items)
-        return inference if function is None else inference(function)
-
-    def tick(self, items: int | None = None) -> None:
-        """Call once a turn of the loop: the time between two calls is one inference."""
-        self._recorder.tick(items)
-
-    def record(self, start_s: float, end_s: float, items: int = 1) -> None:
-        """An inference that something else has timed, on the device's clock."""
-        self._recorder.record(start_s, end_s, items)
+        if not _STREAM_NAME.fullmatch(name):
+            raise InputError(
+                f"a stream's name is up to 64 letters, digits, '.', '-' and '_', got {name!r}"
+            )
+        slo = LatencySLO.parse(latency_slo, percentile)
+        with self._runtime.lock:
+            self._controller.add_stream(name, slo, stall_s, resolution)
+        return Stream(self._recorder.branch(name, self._recorder.items if counts_items else _none))
 
     @property
     def batch_size(self) -> int:
@@ -375,7 +380,7 @@ class EnergyGovernor:
                 items=seen.items,
                 violations=seen.violations,
                 latencies=seen.latencies.buckets(),
-                failed=self._recorder.dropped,
+                failed=self._recorder.failed,
                 trials=len(controller.trials),
                 outcomes=dict(controller.outcomes),
                 disturbances=dict(controller.disturbances),
@@ -384,6 +389,7 @@ class EnergyGovernor:
                 fallbacks=controller.fallbacks,
                 drifts=controller.drifts,
                 record_errors=0 if self._record is None else self._record.errors,
+                streams=tuple(stream.status() for stream in seen.streams),
             )
 
     def _report(self, decision: Decision) -> None:
@@ -466,6 +472,10 @@ def _name_of(policy: str | Policy | PolicyFactory) -> str:
     if isinstance(policy, str):
         return policy
     return getattr(policy, "__name__", type(policy).__name__)
+
+
+def _none() -> int:
+    return 0
 
 
 def _batch_sizes(sizes: Sequence[int] | None) -> tuple[int, ...]:

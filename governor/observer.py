@@ -11,9 +11,10 @@ from governor.latencies import Latencies
 from governor.meter import STALE, Meter
 from governor.pace import Pace
 from governor.setting import Setting
-from governor.slo import BurnGuard, LatencySLO, SearchBudget, p_keeps
+from governor.slo import LatencySLO, p_keeps
+from governor.streams import SeenStreams
 from governor.trial import Span, Trial
-from governor.window import Arrivals, Window
+from governor.window import Window
 
 CLEAR = 0.99
 """The probability at which it is clear that a point keeps the SLO, or that it does not."""
@@ -23,8 +24,6 @@ DEARER_SHARE = 0.6
 """Of the shortest window: enough to see that a point is plainly dearer than the best one."""
 LOOK_AGAIN = 1.05
 """A window is judged anew when it has grown by so much: its statistics are not free."""
-HUNG = 10.0
-"""An unfinished inference that has lasted so many times the bound is violation enough."""
 
 
 class Observer:
@@ -32,37 +31,29 @@ class Observer:
 
     Attributes:
         meter: the power readings.
-        guard: watches the SLO's budget.
-        budget: what of it a search may still spend.
-        slo_s: the bound in seconds; infinite while a relative one is not yet resolved.
-        latencies: of all inferences since the bound is known.
+        streams: whose inferences they are, with their bounds.
+        latencies: of all inferences since the bound is known, each scaled to it.
         latest: the latest finished window, None before the first.
-        inferences, items, violations: seen so far; violations of ``slo_s``.
+        inferences, items, violations: seen so far; violations of each stream's own bound.
     """
 
     def __init__(self, slo: LatencySLO, info: DeviceInfo, pace: Pace, setting: Setting) -> None:
         self.meter = Meter(info)
-        self.guard = BurnGuard(slo.budget)
-        self.budget = SearchBudget(slo.budget)
-        self.slo_s = math.inf if slo.bound.relative else slo.bound.value
+        self.streams = SeenStreams(slo, pace.stall_s)
         self.latencies = Latencies(self.slo_s)
         self.latest: Trial | None = None
         self.inferences = self.items = self.violations = 0
-        self._percentile = slo.percentile
         self._settle_s = info.settle_s
         self._pace = pace
         self._setting = setting
         self._shortest_s = max(pace.window_min_s, pace.readings_min * info.sensor_refresh_s)
         self._window: Window | None = None
-        self._hung: Span | None = None
         self._batch_size: float | None = None
-        self._arrivals = Arrivals(pace.stall_s)
 
-    def resolve(self, slo_s: float) -> None:
-        """A relative bound is now known in seconds, or known anew."""
-        if slo_s != self.slo_s:
-            self.slo_s = slo_s
-            self.latencies = Latencies(slo_s)
+    @property
+    def slo_s(self) -> float:
+        """The governor's bound in seconds; infinite while a relative one is not yet resolved."""
+        return self.streams.slo_s
 
     # The window --------------------------------------------------------------------------
 
@@ -77,11 +68,11 @@ class Observer:
         self._window = Window(
             point,
             now_s + self._settle_s,
-            self._percentile,
+            self.streams.percentiles,
             skip,
             latest.throttle_events if latest is not None else None,
         )
-        self.guard.restart()
+        self.streams.restart_guards()
 
     def again(self, now_s: float) -> None:
         """A fresh window at the same point."""
@@ -103,20 +94,19 @@ class Observer:
     def count(self, spans: Sequence[Span]) -> int:
         """Take note of inferences; returns how many windows a stalled input has cut short."""
         interrupted = 0
-        missed: list[bool] = []
+        missed: list[tuple[str, bool]] = []
         for span in spans:
-            if self._arrivals.add(span):
+            if self.streams.arrive(span):
                 interrupted += self.interrupt(span.start_s)
-            latency_s = span.end_s - span.start_s
-            miss = latency_s > self.slo_s
-            self.latencies.add(latency_s)
+            miss = self.streams.missed(span)
+            self.streams[span.stream].violations += miss
+            self.latencies.add(self.streams.scaled_s(span))
             self.violations += miss
             self.items += span.items
             if self._window is not None and self._window.add(span):
-                missed.append(miss)
+                missed.append((span.stream, miss))
         self.inferences += len(spans)
-        self.guard.add(missed)
-        self.budget.add(missed)
+        self.streams.note(missed)
         return interrupted
 
     def interrupt(self, now_s: float) -> bool:
@@ -125,24 +115,16 @@ class Observer:
         self.again(now_s)
         return cut_short
 
-    def stalled(self, now_s: float) -> bool:
-        """Whether the wait for the next inference is no ordinary one."""
-        return self._arrivals.stalled(now_s)
-
-    @property
-    def patience_s(self) -> float:
-        """The longest wait for the next inference that is ordinary."""
-        return self._arrivals.patience_s
-
-    def note_unfinished(self, now_s: float, in_flight_s: float) -> None:
-        """The oldest unfinished inference has lasted so long, 0: there is none.
+    def note_unfinished(self, now_s: float, unfinished_s: Mapping[str, float]) -> None:
+        """By stream, its oldest unfinished inference has lasted so long; absent: it has none.
 
         One of this window may be violation enough before it has ended.
         """
-        began_s = now_s - in_flight_s
         window = self._window
-        here = window is not None and began_s >= window.start_s
-        self._hung = Span(began_s, now_s) if here and in_flight_s > HUNG * self.slo_s else None
+        for stream in self.streams:
+            in_flight_s = unfinished_s.get(stream.name, 0.0)
+            here = window is not None and now_s - in_flight_s >= window.start_s
+            stream.note_unfinished(now_s, in_flight_s, here)
 
     @property
     def temperature_c(self) -> Mapping[str, float]:
@@ -161,20 +143,24 @@ class Observer:
         window = self._window
         if window is None or not len(window) or self.throttled:
             return None
-        return replace(window.trial(self.meter), too_short=True)
+        return replace(self.streams.judged(window.trial(self.meter)), too_short=True)
 
     def violation(self, or_hung: bool = False) -> Trial | None:
         """The window so far, where it is plain that the SLO is not kept."""
         window = self._window
         if window is None or self.throttled:
             return None
-        if or_hung and self._hung is not None:
-            window.add(self._hung)
-        elif not window.plainly_violates(self.slo_s, self.guard.effect):
+        hung = [stream.hung for stream in self.streams if stream.hung is not None]
+        if or_hung and hung:
+            for span in hung:
+                window.add(span)
+        elif not any(
+            window.plainly_violates(stream.slo_s, stream.guard.effect, stream.name)
+            for stream in self.streams
+        ):
             return None
         trial = self.so_far()
-        self.latest = trial or self.latest
-        return trial
+        return None if trial is None else self._finish(trial)
 
     def unusable(self) -> str:
         """Why the window is to be thrown away, empty: it is not."""
@@ -211,7 +197,8 @@ class Observer:
         best: Trial | None = None,
     ) -> Trial | None:
         window = self._window
-        if window is None or len(window) < self._pace.inferences_min:
+        least = self._pace.inferences_min
+        if window is None or window.fewest(self.streams.active) < least:
             return None
         if self.throttled and self._setting.target is not None:
             return None
@@ -219,7 +206,7 @@ class Observer:
         if window.duration_s < max(shortest_s, window.looked_at_s * LOOK_AGAIN):
             return None
         window.looked_at_s = window.duration_s
-        trial = window.trial(self.meter)
+        trial = self.streams.judged(window.trial(self.meter, least))
         error = trial.energy_se_j / trial.energy_j
         if not error < STALE:  # NaN too
             return None
@@ -229,8 +216,24 @@ class Observer:
             done = (precise and self._clear(trial)) or _plainly_dearer(trial, best)
         if not done and window.duration_s < longest_s:
             return None
-        self.latest = replace(trial, too_short=not precise)
-        return self.latest
+        return self._finish(replace(trial, too_short=not precise))
+
+    def resolve(self, trial: Trial) -> Trial:
+        """``trial`` was measured at the fastest point, so that relative bounds are known now.
+
+        Returns it, judged by them.
+        """
+        before_s = self.slo_s
+        self.streams.resolve(trial)
+        if self.slo_s != before_s:
+            self.latencies = Latencies(self.slo_s)
+        return self._finish(self.streams.judged(trial))
+
+    def _finish(self, trial: Trial) -> Trial:
+        self.latest = trial
+        for latency in trial.by_stream:
+            self.streams[latency.stream].latest = latency
+        return trial
 
     def _clear(self, trial: Trial) -> bool:
         probability = p_keeps(trial, self.slo_s)

@@ -167,7 +167,7 @@ class Runtime:
             self._on_look(now_s, spans, sample)
         with self.lock:
             return self._controller.observe(
-                now_s, spans, sample, set_point, self._recorder.in_flight_s(now_s)
+                now_s, spans, sample, set_point, self._recorder.unfinished_s(now_s)
             )
 
     def _carry_out(self, decision: Decision) -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import numpy as np
@@ -89,7 +89,7 @@ def decode_problem(message: Message) -> Problem:
 
 def encode_trial(trial: Trial) -> Message:
     """A trial at a point of the space."""
-    return {**asdict(trial), "point": dict(trial.point or {})}
+    return {**asdict(replace(trial, by_stream=())), "point": dict(trial.point or {})}
 
 
 def decode_trial(message: Message) -> Trial:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from governor.decision import Phase
 from governor.latencies import LatencyBuckets
 from governor.space import OperatingPoint
+from governor.streams import StreamStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,8 @@ class Status:
         slo_s: infinite while a relative SLO is not yet resolved.
         slo_feasible: None until known.
         latency_s, mean_latency_s: at the SLO's percentile and on average, s, in the latest
-            finished window; NaN before the first, as every energy an item.
+            finished window, of the stream nearest to its bound (see :class:`Trial`); NaN
+            before the first, as every energy an item.
         energy_j: joules an item, in that window.
         baseline_energy_j, held_energy_j: joules an item, before and in hold.
         best_energy_j: of the present search's trials the least that keeps the SLO.
@@ -39,12 +41,14 @@ class Status:
         defaults_held: nothing better than the system's own governors was found, so they are
             left to govern, and watched.
         inferences, items, violations: since the start.
-        latencies: of the inferences since the SLO is known in seconds.
+        latencies: of the inferences since the SLO is known in seconds; those of other streams
+            than the main one scaled so that their bound is its.
         failed: inferences that ended in an exception; not among ``inferences``.
         trials: told to the policy.
         outcomes, disturbances, sensor_errors, restores: counts by kind.
         fallbacks, drifts: how often the SLO guard and the drift detector spoke.
         record_errors: lines of the run record that could not be written.
+        streams: each with its own bound, the governor's own first.
     """
 
     name: str
@@ -87,3 +91,4 @@ class Status:
     fallbacks: int
     drifts: int
     record_errors: int
+    streams: tuple[StreamStatus, ...]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
 from statistics import median
 
 import numpy as np
@@ -18,7 +18,7 @@ from governor.slo import (
     plainly_over_budget,
 )
 from governor.space import FloatArray, OperatingPoint
-from governor.trial import Span, Trial
+from governor.trial import MAIN, Span, StreamLatency, Trial
 
 ALARM = 1e-3
 """The chance of calling one look at a point plainly violating when it is not."""
@@ -32,7 +32,7 @@ heat is a matter of history. Besides, Orin's over-current counter climbs in MAXN
 
 
 class Window:
-    """Grows span by span; says at any time what it amounts to.
+    """Grows span by span, of one stream or several; says at any time what it amounts to.
 
     Only inferences that began after ``start_s`` count: one in flight while the clocks
     changed belongs to no operating point.
@@ -40,8 +40,6 @@ class Window:
     Attributes:
         point: what is set, None under the system's own governors.
         start_s: when the operating point was in force.
-        skip: so many more spans are left out (an application needs one inference to pick up
-            a new batch size).
         throttled: the board's throttle counters have moved since the start.
         looked_at_s: its duration when it was judged last.
     """
@@ -50,17 +48,25 @@ class Window:
         self,
         point: OperatingPoint | None,
         start_s: float,
-        percentile: float,
+        percentiles: Mapping[str, float],
         skip: int = 0,
         throttle_events: Mapping[str, int] | None = None,
     ) -> None:
+        """
+        Args:
+            percentiles: by stream, the share of its inferences that must keep its bound.
+            skip: so many spans of each stream are left out (an application needs one inference
+                to pick up a new batch size).
+        """
         self.point = point
         self.start_s = start_s
-        self.skip = skip
         self.throttled = False
         self.looked_at_s = 0.0
-        self._percentile = percentile
+        self._percentiles = percentiles
+        self._skip = skip
+        self._skipped: Counter[str] = Counter()
         self._spans: list[Span] = []
+        self._by_stream: dict[str, list[Span]] = {}
         self._events = throttle_events
 
     def __len__(self) -> int:
@@ -68,19 +74,26 @@ class Window:
 
     def again(self, start_s: float) -> Window:
         """An empty window at the same point, from ``start_s`` on."""
-        return Window(
-            self.point, max(start_s, self.start_s), self._percentile, self.skip, self._events
-        )
+        start_s = max(start_s, self.start_s)
+        window = Window(self.point, start_s, self._percentiles, self._skip, self._events)
+        window._skipped = self._skipped
+        return window
 
     def add(self, span: Span) -> bool:
         """Take note of a span; returns whether it counts here."""
-        if span.start_s < self.start_s:
+        stream = span.stream
+        if (span.start_s if span.since_s is None else span.since_s) < self.start_s:
             return False
-        if self.skip:
-            self.skip -= 1
+        if self._skipped[stream] < self._skip:
+            self._skipped[stream] += 1
             return False
         self._spans.append(span)
+        self._by_stream.setdefault(stream, []).append(span)
         return True
+
+    def fewest(self, streams: Collection[str]) -> int:
+        """How many inferences each of these streams has at least."""
+        return min((len(self._by_stream.get(stream, ())) for stream in streams), default=0)
 
     def watch_throttling(self, events: Mapping[str, int]) -> None:
         """Compare the device's throttle counters with those seen last."""
@@ -97,52 +110,61 @@ class Window:
         """From the first counted inference's start to the last one's end."""
         return self._spans[-1].end_s - self._spans[0].start_s if self._spans else 0.0
 
-    @property
-    def latencies_s(self) -> FloatArray:
-        """Shape ``(n,)``, in order."""
-        return np.array([end - start for start, end, _ in self._spans], dtype=np.float64)
+    def latencies_s(self, stream: str = MAIN) -> FloatArray:
+        """Of one stream, shape ``(n,)``, in order."""
+        spans = self._by_stream.get(stream, ())
+        return np.array([span.end_s - span.start_s for span in spans], dtype=np.float64)
 
-    def plainly_violates(self, slo_s: float, effect: float = BURST) -> bool:
-        """Whether so many misses cannot be chance at a point that keeps the SLO.
+    def plainly_violates(self, slo_s: float, effect: float = BURST, stream: str = MAIN) -> bool:
+        """Whether so many misses of a stream cannot be chance at a point that keeps its SLO.
 
         ``effect``: the design effect of misses that come in clusters.
         """
-        misses = sum(end - start > slo_s for start, end, _ in self._spans)
-        if 3 <= misses == len(self._spans):
-            quickest_s = min(end - start for start, end, _ in self._spans)
-            if quickest_s > FAR_OVER * slo_s:
-                return True
-        return plainly_over_budget(misses, len(self._spans), 1.0 - self._percentile, effect, ALARM)
+        latencies_s = self.latencies_s(stream)
+        count = len(latencies_s)
+        misses = int((latencies_s > slo_s).sum())
+        if 3 <= misses == count and float(latencies_s.min()) > FAR_OVER * slo_s:
+            return True
+        budget = 1.0 - self._percentiles[stream]
+        return plainly_over_budget(misses, count, budget, effect, ALARM)
 
     def time_per_item(self) -> Estimate:
-        """Seconds from one item to the next, waiting included."""
-        if len(self._spans) < 2:
-            only = self._spans[0]
-            seconds = only.latency_s / only.items
+        """Seconds from one item of any stream to the next, waiting included.
+
+        Inferences without items are bounds on work that others count; alone, each counts one.
+        """
+        counted = [span for span in self._spans if span.items] or self._spans
+        if len(counted) < 2:
+            only = counted[0]
+            seconds = only.latency_s / max(only.items, 1)
             return Estimate(seconds, seconds)
-        starts = np.array([span.start_s for span in self._spans])
-        items = np.array([span.items for span in self._spans[:-1]], dtype=np.float64)
+        if len(self._by_stream) > 1:
+            counted = sorted(counted, key=lambda span: span.start_s)
+        starts = np.array([span.start_s for span in counted])
+        items = np.array([max(span.items, 1) for span in counted[:-1]], dtype=np.float64)
         per_span = mean_estimate(np.diff(starts))
         scale = float(items.mean())
         return Estimate(per_span.value / scale, per_span.se / scale)
 
-    def trial(self, meter: Meter) -> Trial:
+    def trial(self, meter: Meter, least: int = 1) -> Trial:
         """What the window amounts to. Needs at least one span.
 
-        Energy and power are NaN while the meter has never had a reading.
+        Energy and power are NaN while the meter has never had a reading. The latencies are
+        those of the first stream; who knows the bounds makes them speak for all. Streams of
+        fewer than ``least`` inferences are left out where another has as many.
         """
-        latencies = self.latencies_s
-        at_percentile = percentile_estimate(latencies, self._percentile)
-        mean = mean_estimate(latencies)
-        power = meter.power(self.start_s, self._spans[-1].end_s)
+        streams = [s for s, spans in self._by_stream.items() if len(spans) >= least]
+        by_stream = tuple(self._latency(stream) for stream in streams or self._by_stream)
+        first = by_stream[0]
+        power = meter.power(self.start_s, max(span.end_s for span in self._spans))
         per_item = self.time_per_item()
         energy_j = power.value * per_item.value
         return Trial(
             point=self.point,
-            latency_s=at_percentile.value,
-            latency_se_s=at_percentile.se,
-            mean_latency_s=mean.value,
-            mean_latency_se_s=mean.se,
+            latency_s=first.latency_s,
+            latency_se_s=first.latency_se_s,
+            mean_latency_s=first.mean_latency_s,
+            mean_latency_se_s=first.mean_latency_se_s,
             energy_j=energy_j,
             energy_se_j=energy_j * math.hypot(power.relative_se, per_item.relative_se),
             power_w=power.value,
@@ -150,6 +172,15 @@ class Window:
             items=sum(span.items for span in self._spans),
             duration_s=self.duration_s,
             throttled=self.throttled,
+            by_stream=by_stream,
+        )
+
+    def _latency(self, stream: str) -> StreamLatency:
+        latencies_s = self.latencies_s(stream)
+        at_percentile = percentile_estimate(latencies_s, self._percentiles[stream])
+        mean = mean_estimate(latencies_s)
+        return StreamLatency(
+            stream, at_percentile.value, at_percentile.se, mean.value, mean.se, len(latencies_s)
         )
 
 

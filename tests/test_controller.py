@@ -14,6 +14,7 @@ from governor.errors import InputError, PolicyError
 from governor.known import WANTED
 from governor.pace import Pace
 from governor.slo import SAVED_UP, LatencySLO, p_keeps
+from governor.trial import MAIN
 from policies.policy import Choice, NotReady, Proposal
 
 SLO_S = 0.040
@@ -483,7 +484,9 @@ def test_an_inference_that_hangs_at_a_trial_point_ends_the_trial():
     loop.run(3000, until=lambda controller: controller.target == slow)
     board.idle(1.0)
     now = board.clock.now()
-    decision = loop.controller.observe(now, (), board.sample(), board.read(), in_flight_s=0.9)
+    decision = loop.controller.observe(
+        now, (), board.sample(), board.read(), unfinished_s={MAIN: 0.9}
+    )
     assert decision is not None
     assert decision.point != slow
     assert loop.controller.trials[-1].latency_s == pytest.approx(0.9)

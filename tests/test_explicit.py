@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from governor.errors import InputError
-from governor.instrument.explicit import MOST_SPANS, SpanRecorder
+from governor.instrument.explicit import MOST_SPANS, SpanRecorder, open_span
+from governor.trial import Span
 
 
 class Ticks:
@@ -44,7 +45,7 @@ def test_a_with_block_is_one_inference(recorder, clock):
     clock.work(5.0)
     with recorder.inference(items=3):
         clock.work(2.0)
-    assert recorder.drain() == [(5.0, 7.0, 3)]
+    assert recorder.drain() == [Span(5.0, 7.0, 3)]
     assert recorder.drain() == []
 
 
@@ -84,7 +85,7 @@ def test_a_decorated_coroutine_is_one_inference_until_it_ends(recorder, clock):
         return "done"
 
     assert asyncio.run(infer()) == "done"
-    assert recorder.drain() == [(0.0, 2.0, 2)]
+    assert recorder.drain() == [Span(0.0, 2.0, 2)]
 
 
 def test_an_async_with_block_is_one_inference(recorder, clock):
@@ -94,7 +95,7 @@ def test_an_async_with_block_is_one_inference(recorder, clock):
             clock.work(2.0)
 
     asyncio.run(infer())
-    assert recorder.drain() == [(0.0, 2.0, 2)]
+    assert recorder.drain() == [Span(0.0, 2.0, 2)]
 
 
 class Camera:
@@ -335,3 +336,59 @@ def test_memory_stays_bounded_when_nobody_collects(recorder):
 def test_an_inference_of_no_items_is_refused(recorder):
     with pytest.raises(InputError, match="at least 1, got 0"):
         recorder.inference(items=0)
+
+
+# several streams
+
+
+def test_spans_of_different_streams_nest_and_both_count(recorder, clock):
+    token = recorder.branch("token", items=lambda: 1)
+    with recorder.inference():
+        for _ in range(2):
+            with token.inference():
+                clock.work(1.0)
+                with recorder.inference():  # of a stream that is open already
+                    clock.work(1.0)
+    assert [(span.stream, span.latency_s) for span in recorder.drain()] == [
+        ("token", 2.0),
+        ("token", 2.0),
+        ("main", 4.0),
+    ]
+
+
+def test_streams_that_leapfrog_leave_nothing_behind(recorder, clock):
+    left, right = recorder.watch(range(50)), recorder.branch("right", lambda: 1).watch(range(50))
+    for _ in zip(left, right, strict=True):
+        clock.work(1.0)
+    span, depth = open_span(), 0
+    while span is not None:
+        span, depth = span.around, depth + 1
+    assert depth == 0
+    assert len(recorder.drain()) == 100
+
+
+def test_only_an_open_span_is_open(recorder):
+    assert open_span() is None
+    with recorder.inference():
+        assert open_span() is not None
+    assert open_span() is None
+
+
+def test_a_stream_that_begins_while_the_recorder_runs_is_kept_and_stopped_with_it(recorder):
+    branch = recorder.branch("late", lambda: 1)
+    branch.record(0.0, 1.0, 1)
+    recorder.stop()
+    branch.record(1.0, 2.0, 1)
+    recorder.start()
+    branch.record(2.0, 3.0, 1)
+    assert [span.start_s for span in recorder.drain()] == [2.0]
+
+
+def test_the_oldest_unfinished_inference_is_known_by_stream(recorder, clock):
+    branch = recorder.branch("slow", lambda: 1)
+    with branch.inference():
+        clock.work(2.0)
+        with recorder.inference():
+            clock.work(1.0)
+            assert recorder.unfinished_s(clock()) == {"main": 1.0, "slow": 3.0}
+    assert recorder.unfinished_s(clock()) == {}

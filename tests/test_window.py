@@ -7,7 +7,7 @@ import pytest
 from governor.devices.device import DeviceInfo, Sample
 from governor.drift import Cusum
 from governor.meter import Meter
-from governor.trial import Span
+from governor.trial import MAIN, Span
 from governor.window import Arrivals, Window
 
 INFO = DeviceInfo(
@@ -28,14 +28,14 @@ def steady_meter(watts=10.0, seconds=10.0):
 
 
 def filled(spans, start_s=0.0, **kwargs):
-    window = Window(None, start_s, 0.95, **kwargs)
+    window = Window(None, start_s, {MAIN: 0.95}, **kwargs)
     for span in spans:
         window.add(span)
     return window
 
 
 def test_an_inference_that_began_before_the_point_was_in_force_does_not_count():
-    window = Window(None, 1.0, 0.95)
+    window = Window(None, 1.0, {MAIN: 0.95})
     assert not window.add(Span(0.99, 1.02))
     assert window.add(Span(1.02, 1.05))
     assert len(window) == 1
@@ -57,11 +57,11 @@ def test_energy_is_an_item_not_a_batch():
 
 def test_the_first_inferences_can_be_left_out():
     window = filled([Span(0.0, 5.0), Span(5.0, 5.1), Span(5.1, 5.2)], skip=1)
-    assert window.latencies_s.max() == pytest.approx(0.1)
+    assert window.latencies_s().max() == pytest.approx(0.1)
 
 
 def test_a_throttle_counter_that_moves_marks_the_window():
-    window = Window(None, 0.0, 0.95)
+    window = Window(None, 0.0, {MAIN: 0.95})
     window.watch_throttling({"thermal": 3})
     assert not window.throttled
     window.watch_throttling({"thermal": 4})
@@ -111,7 +111,7 @@ def test_a_change_within_the_tolerance_never_is_drift():
 
 
 def test_what_a_point_itself_draws_is_no_throttling_but_heat_is():
-    window = Window(None, 0.0, 0.95, throttle_events={"over_current": 5, "thermal": 0})
+    window = Window(None, 0.0, {MAIN: 0.95}, throttle_events={"over_current": 5, "thermal": 0})
     window.watch_throttling({"over_current": 90, "thermal": 0})
     assert not window.throttled
     window.watch_throttling({"over_current": 99, "thermal": 1})

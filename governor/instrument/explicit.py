@@ -1,7 +1,7 @@
 """Inferences that the application shows by itself: watch, inference, tick.
 
 The application's own thread pays for two clock readings and one append a span; all else
-happens elsewhere. Where spans nest, the outermost is the inference.
+happens elsewhere. Where spans of one stream nest, the outermost is the inference.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from governor.errors import InputError
-from governor.trial import Span
+from governor.trial import MAIN, Span
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_outermost: ContextVar[Inference | None] = ContextVar("governor_outermost_span", default=None)
-"""Per thread and per asyncio task: the outermost span, open or long ended."""
+_innermost: ContextVar[Inference | None] = ContextVar("governor_innermost_span", default=None)
+"""Per thread and per asyncio task: the span opened last, open or long ended."""
 
 STALL_S = 2.0
 """A shorter time between two ticks is always an inference."""
@@ -37,6 +37,7 @@ class SpanRecorder:
     """Collects the spans of an application, from any thread.
 
     Attributes:
+        name: of the stream that the spans belong to.
         dropped: inferences that ended in an exception and are not counted.
     """
 
@@ -48,6 +49,7 @@ class SpanRecorder:
         stall_s: float = STALL_S,
         stretch: Callable[[float, float, int], None] | None = None,
         on_span: Callable[[], None] | None = None,
+        name: str = MAIN,
     ) -> None:
         """
         Args:
@@ -57,24 +59,44 @@ class SpanRecorder:
             stretch: called with start, end and items before a span ends; may sleep.
             on_span: called after each span.
         """
+        self.name = name
         self.dropped = 0
         self.now = now
         self.items = items
         self.ticked_s: float | None = None
         self.open_since: dict[object, float] = {}
-        self._spans: deque[tuple[float, float, int]] = deque(maxlen=0)
+        self._spans: deque[tuple[float, float, int, str]] = deque(maxlen=0)
+        self._branches: list[SpanRecorder] = []
         self._ticks_s: deque[float] = deque(maxlen=15)
         self._stall_s = stall_s
         self._stretch = stretch
         self._on_span = on_span
 
+    def branch(self, name: str, items: Callable[[], int]) -> SpanRecorder:
+        """A recorder of another stream; its spans are drained here."""
+        branch = SpanRecorder(
+            self.now,
+            items=items,
+            stall_s=self._stall_s,
+            stretch=self._stretch,
+            on_span=self._on_span,
+            name=name,
+        )
+        branch._spans = self._spans
+        self._branches.append(branch)
+        return branch
+
     def start(self) -> None:
         """Begin to keep spans."""
-        self._spans = deque(maxlen=MOST_SPANS)
+        self._keep_in(deque(maxlen=MOST_SPANS))
 
     def stop(self) -> None:
         """Keep no more spans; recording stays harmless."""
-        self._spans = deque(maxlen=0)
+        self._keep_in(deque(maxlen=0))
+
+    def _keep_in(self, spans: deque[tuple[float, float, int, str]]) -> None:
+        for recorder in (self, *self._branches):
+            recorder._spans = spans
 
     def drain(self) -> list[Span]:
         """The spans that ended since the last call, in order of their ends."""
@@ -88,12 +110,23 @@ class SpanRecorder:
         oldest_s = min(list(self.open_since.values()), default=now_s)
         return max(now_s - oldest_s, 0.0)
 
+    def unfinished_s(self, now_s: float) -> dict[str, float]:
+        """By stream that has one, for how long its oldest unfinished inference has lasted."""
+        recorders = (self, *self._branches)
+        lasted_s = {recorder.name: recorder.in_flight_s(now_s) for recorder in recorders}
+        return {name: seconds for name, seconds in lasted_s.items() if seconds}
+
+    @property
+    def failed(self) -> int:
+        """Inferences of all streams that ended in an exception."""
+        return self.dropped + sum(branch.dropped for branch in self._branches)
+
     def record(self, start_s: float, end_s: float, items: int) -> None:
         """An inference that has just ended."""
         if self._stretch is not None:
             self._stretch(start_s, end_s, items)
             end_s = self.now()
-        self._spans.append((start_s, end_s, items))
+        self._spans.append((start_s, end_s, items, self.name))
         if self._on_span is not None:
             self._on_span()
 
@@ -140,23 +173,31 @@ class Inference:
     """One inference: a context manager, or a decorator that makes a fresh one a call.
 
     Attributes:
-        counts: it is open, and no other span is around it.
+        counts: it is open, and no other span of its stream is around it.
+        recorder: of its stream.
+        around: the span around it, of another stream.
     """
 
-    __slots__ = ("_items", "_recorder", "_start_s", "counts")
+    __slots__ = ("_items", "_start_s", "around", "counts", "recorder")
 
     def __init__(self, recorder: SpanRecorder, items: int | None) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
+        self.around: Inference | None = None
         self._items = items
         self.counts = False
         self._start_s = 0.0
 
     def __enter__(self) -> None:
-        recorder = self._recorder
-        outer = _outermost.get()
-        if (outer is not None and outer.counts) or recorder.ticked_s is not None:
+        recorder = self.recorder
+        if recorder.ticked_s is not None:
             return
-        _outermost.set(self)
+        around = outer = open_span()
+        while outer is not None:
+            if outer.recorder is recorder:
+                return
+            outer.around = outer = _open(outer.around)
+        self.around = around
+        _innermost.set(self)
         self.counts = True
         if self._items is None:
             self._items = recorder.items()
@@ -185,20 +226,21 @@ class Inference:
         """Count the inference if it was completed, else only note that it was not."""
         if not self.counts:
             return
-        recorder = self._recorder
+        recorder = self.recorder
         end_s = recorder.now()
         self.counts = False
         if not completed:
             recorder.dropped += 1
         try:
             if completed:
-                recorder.record(self._start_s, end_s, self._items or 1)
+                items = 1 if self._items is None else self._items
+                recorder.record(self._start_s, end_s, items)
         finally:
             recorder.open_since.pop(self, None)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """The function, each call of which is one inference."""
-        recorder, items = self._recorder, self._items
+        recorder, items = self.recorder, self._items
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -214,6 +256,21 @@ class Inference:
                 return function(*args, **kwargs)
 
         return called
+
+
+def open_span() -> Inference | None:
+    """The innermost open span of any stream in this thread or task that counts.
+
+    What sees inferences by itself looks here: within a span there is nothing to add.
+    """
+    return _open(_innermost.get())
+
+
+def _open(span: Inference | None) -> Inference | None:
+    """The span, or the next one around it that has not ended."""
+    while span is not None and not span.counts:
+        span = span.around
+    return span
 
 
 class _Body:

@@ -31,6 +31,7 @@ from governor.records.lines import (
     plain,
 )
 from governor.space import OperatingPoint, Space
+from governor.streams import SeenStreams
 from governor.trial import Span, Trial
 
 WINDOW_S = 1.0
@@ -94,7 +95,7 @@ class Recorder:
     def look(self, now_s: float, spans: Sequence[Span], sample: Sample | None) -> None:
         """What the control loop is about to show its controller."""
         window = self._window
-        window.add(spans, sample, self._controller.slo_s)
+        window.add(spans, sample, self._controller.seen.streams)
         longest_s = HOLD_WINDOW_S if window.phase == "hold" else WINDOW_S
         if now_s - window.start_s >= longest_s:
             self._close_window(now_s)
@@ -237,11 +238,11 @@ class _Window:
         self.throttle_events: Mapping[str, int] = {}
         self._power_w: defaultdict[str, list[float]] = defaultdict(list)
 
-    def add(self, spans: Sequence[Span], sample: Sample | None, slo_s: float) -> None:
-        for start_s, end_s, items in spans:
-            self.latencies_s.append(end_s - start_s)
-            self.items += items
-            self.violations += end_s - start_s > slo_s
+    def add(self, spans: Sequence[Span], sample: Sample | None, streams: SeenStreams) -> None:
+        for span in spans:
+            self.latencies_s.append(streams.scaled_s(span))
+            self.items += span.items
+            self.violations += streams.missed(span)
         if sample is None:
             return
         self.temperature_c = {z: c for z, c in sample.temperature_c.items() if math.isfinite(c)}
