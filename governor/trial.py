@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from governor.space import OperatingPoint
@@ -65,7 +65,7 @@ class Trial:
         throttled: the board lowered its own clocks for heat meanwhile.
         disturbed: someone else wrote a knob, or the input stalled.
         too_short: ended before its errors were as small as asked for.
-        by_stream: the latencies of each stream, unscaled.
+        by_stream: the latencies of each stream, unscaled; a detail, of no account to policies.
     """
 
     point: OperatingPoint | None
@@ -82,7 +82,7 @@ class Trial:
     throttled: bool = False
     disturbed: bool = False
     too_short: bool = False
-    by_stream: tuple[StreamLatency, ...] = ()
+    by_stream: tuple[StreamLatency, ...] = field(default=(), compare=False)
 
     @property
     def clean(self) -> bool:
