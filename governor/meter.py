@@ -161,8 +161,9 @@ class Meter:
         )
 
     def _from_readings(self, start_s: float, end_s: float) -> Estimate | None:
-        """The mean of the fresh readings that lie wholly inside."""
-        inside = [watts for at, watts in self._readings if start_s + self._refresh_s <= at <= end_s]
+        """The mean of the fresh readings that lie wholly inside, each seen up to a poll late."""
+        first_s = start_s + self._refresh_s + self._poll_s
+        inside = [watts for at, watts in self._readings if first_s <= at <= end_s]
         if not inside:
             return None
         values = np.asarray(inside)

@@ -1,0 +1,346 @@
+"""``governor sweep``: measure a workload at many settings of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from governor.cli.replay import check_writable, result_console, result_table
+from governor.errors import GovernorError, InputError
+from governor.units import format_duration, format_energy, format_power
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from governor.devices.device import Device
+    from governor.space import Space
+    from governor.sweep.file import SweepFile
+    from governor.sweep.schedule import Measurement
+    from governor.sweep.sweep import OnError, Rules, Sweep
+
+
+def sweep(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE.csv", help="The trace to write."),
+    ],
+    device: Annotated[
+        str, typer.Option(help="auto, emulated:BOARD/WORKLOAD, or jetson:FOLDER.")
+    ] = "auto",
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORKLOAD",
+            help="package.module:callable or FILE.onnx; an emulated board has one of its own.",
+        ),
+    ] = None,
+    knob: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=LEVELS]",
+            help="What to sweep: gpu_hz, gpu_hz=300MHz:1GHz, gpu_hz=/2 (every second), "
+            "gpu_hz=5 (so many), cpu_hz=729MHz,1.2GHz. Others stay at their largest level.",
+        ),
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="N,...", help="Batch sizes.")] = "1",
+    sample: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Only so many settings, spread evenly.", min=1),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each setting.")] = 3,
+    inferences: Annotated[int, typer.Option(min=2, help="At least, a measurement.")] = 30,
+    seconds: Annotated[float, typer.Option(min=0.0, help="At least, a measurement.")] = 3.0,
+    warm_up: Annotated[int, typer.Option(min=0, help="Inferences left out before each.")] = 3,
+    cool_down: Annotated[
+        float,
+        typer.Option(
+            min=0.0, metavar="DEGREES", help="Each begins no warmer than the first by so much."
+        ),
+    ] = 5.0,
+    on_error: Annotated[
+        str, typer.Option(metavar="stop|skip", help="When a setting cannot be measured.")
+    ] = "stop",
+    memory_mib: Annotated[
+        float, typer.Option(min=1.0, help="The workload may grow by so much before it is a leak.")
+    ] = 2048.0,
+    seed: Annotated[int, typer.Option(help="Of the order of the settings.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin again where FILE.csv was begun before.")
+    ] = False,
+) -> None:
+    """Measure latency, power and energy at many settings of a device.
+
+    Writes the trace that replay reads, every repeat of it beside that, and where it came from.
+    Killed, it goes on where it was when the same command is run again.
+    """
+    from governor.sweep.schedule import schedule
+    from governor.sweep.sweep import Rules
+
+    if output.suffix != ".csv":
+        raise InputError(f"--output {output}: give a file name that ends in .csv")
+    if on_error not in ("stop", "skip"):
+        raise InputError(f"--on-error must be stop or skip, got {on_error!r}")
+    sizes = _sizes(batch)
+    check_writable(output)
+    opened, infer = open_workload(device, workload)
+    try:
+        space = _space(opened, _knobs(knob), sizes, sample, seed)
+        rules = Rules(
+            inferences=inferences,
+            seconds=seconds,
+            warm_up=warm_up,
+            cool_down_c=cool_down,
+            memory_bytes=memory_mib * 2**20,
+        )
+        name = workload or _own_workload(device)
+        file = _file(output, opened, name, space, rules, (repeats, seed), overwrite)
+        measurements = schedule(space, repeats, seed)
+        console = result_console()
+        _announce(console, opened, name, file, measurements)
+        failures = run(opened, file.remaining(measurements), infer, file, rules, on_error)
+        _show(console, file, opened.info.emulated)
+    finally:
+        opened.close()
+    if failures:
+        raise GovernorError(
+            f"{len(failures)} measurements failed, the first: {failures[0]}; "
+            "run the same command again to try just those"
+        )
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if any(not part.strip().isdigit() or int(part) < 1 for part in parts):
+        raise InputError(f"--batch must be sizes such as 1,4,16, got {text!r}")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _knobs(options: Sequence[str] | None) -> dict[str, str]:
+    knobs: dict[str, str] = {}
+    for option in options or ():
+        name, _, levels = option.partition("=")
+        if name in knobs:
+            raise InputError(f"--knob {name} is given twice; give its levels once")
+        knobs[name] = levels
+    return knobs
+
+
+def _space(
+    device: Device,
+    knobs: dict[str, str],
+    sizes: tuple[int, ...],
+    count: int | None,
+    seed: int,
+) -> Space:
+    from governor.space import Knob
+    from governor.sweep.schedule import sample, thin
+
+    space = thin(device.space, knobs)
+    if count is not None:
+        space = sample(space, count, seed)
+    return space.with_knob(Knob("batch_size", tuple(float(size) for size in sizes)))
+
+
+def _own_workload(device: str) -> str:
+    from governor.devices import DEFAULT_WORKLOAD
+
+    return device.partition("/")[2] or DEFAULT_WORKLOAD
+
+
+def open_workload(device: str, workload: str | None) -> tuple[Device, Callable[[int], object]]:
+    """The device, and what runs one inference of a batch on it.
+
+    An emulated board without a workload of the user's runs its own, in virtual time.
+
+    Raises:
+        InputError: there is nothing to run, or it cannot be loaded.
+    """
+    from governor.devices import open_device
+
+    kind, _, rest = device.partition(":")
+    if workload is None:
+        if kind != "emulated" or not rest:
+            raise InputError(
+                "--workload: say what to run on this device, package.module:callable or FILE.onnx"
+            )
+        from governor.devices.emulated import EmulatedBoard
+
+        name, _, own = rest.partition("/")
+        board = EmulatedBoard(name, own or _own_workload(device))
+        return board, board.infer
+    from governor.sweep.workload import load_callable
+
+    prepare = load_callable(workload)
+    prepared: dict[int, Callable[[], object]] = {}
+
+    def infer(batch_size: int) -> object:
+        if batch_size not in prepared:
+            prepared[batch_size] = prepare(batch_size)
+        return prepared[batch_size]()
+
+    return open_device(device), infer
+
+
+def _file(
+    output: Path,
+    device: Device,
+    workload: str,
+    space: Space,
+    rules: Rules,
+    plan: tuple[int, int],
+    overwrite: bool,
+) -> SweepFile:
+    from governor import __version__
+    from governor.sweep.file import SweepFile, describe
+
+    about: dict[str, Any] = {
+        "device": device.info.name,
+        "description": device.info.description,
+        "emulated": device.info.emulated,
+        "total_rail": device.info.total_rail,
+        "workload": workload,
+        "levels": {knob.name: list(knob.levels) for knob in space.knobs},
+        "settings": len(space),
+        "repeats": plan[0],
+        "seed": plan[1],
+        "rules": describe(rules),
+        "governor_version": __version__,
+    }
+    if overwrite:
+        for path in (output, output.with_suffix(".repeats.csv"), output.with_suffix(".json")):
+            path.unlink(missing_ok=True)
+    return SweepFile(output, space.names, about)
+
+
+def run(
+    device: Device,
+    measurements: Sequence[Measurement],
+    infer: Callable[[int], object],
+    file: SweepFile,
+    rules: Rules,
+    on_error: OnError,
+) -> list[Any]:
+    """Measure what is left, and write the trace of all that is there, however this ends.
+
+    Raises:
+        GovernorError: a setting could not be measured and the sweep was to stop at that, or
+            what was measured could not be written.
+    """
+    from governor.sweep.sweep import Sweep, named
+
+    with _progress(len(measurements)) as left:
+        sweep = Sweep(device, measurements, file.keep, rules, on_error=on_error, on_progress=left)
+        try:
+            with sweep:
+                _loop(sweep, infer)
+        except OSError as error:
+            where = named(sweep.begun.point) if sweep.begun else "the end"
+            raise GovernorError(
+                f"{file.repeats_path}: cannot be written at {where} ({error.strerror}); what was "
+                "measured before is kept, run the same command again to go on"
+            ) from error
+        finally:
+            _finish(file, sweep)
+    return sweep.failures
+
+
+def _finish(file: SweepFile, sweep: Sweep) -> None:
+    try:
+        file.finish(sweep.failures)
+    except OSError as error:
+        typer.echo(f"{file.path}: cannot be written ({error.strerror})", err=True)
+
+
+def _loop(sweep: Sweep, infer: Callable[[int], object]) -> None:
+    for batch_size in sweep.turns():
+        if (problem := _attempt(infer, batch_size)) is not None:
+            sweep.fail(problem)
+
+
+def _attempt(infer: Callable[[int], object], batch_size: int) -> str | None:
+    """Run one inference; returns how it failed, if it did."""
+    try:
+        infer(batch_size)
+    except InputError:
+        raise
+    except Exception as error:  # the user's own workload: whatever it raises
+        return f"the workload failed: {type(error).__name__}: {error}"
+    return None
+
+
+@contextmanager
+def _progress(total: int) -> Generator[Callable[[int], None]]:
+    """Tell the time left on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as progress:
+        task = progress.add_task("Measuring", total=total)
+        yield lambda left: progress.update(task, completed=total - left)
+
+
+def _announce(
+    console: Console,
+    device: Device,
+    workload: str,
+    file: SweepFile,
+    measurements: Sequence[Measurement],
+) -> None:
+    origin = "EMULATION: " if device.info.emulated else ""
+    console.print(
+        f"{origin}{device.info.description}, {workload}: {len(measurements)} measurements"
+        + (f", {len(file.done)} of them done before" if file.done else ""),
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _show(console: Console, file: SweepFile, emulated: bool) -> None:
+    """The setting of least energy an item, all-max and the defaults, for each batch size."""
+    from governor.sweep.file import means
+
+    table = result_table(
+        "Least energy an item" + (" (emulated)" if emulated else ""),
+        "batch",
+        "latency",
+        "power",
+        "energy\nan item",
+        "against\nall-max",
+        "setting",
+    )
+    for trace in file.traces():
+        row = trace.optimum(float("inf"))
+        fastest = trace.space.fastest
+        item_j = trace.energy_j[row] / trace.batch_size
+        change = trace.energy_j[row] / trace.energy_j[fastest] - 1.0
+        table.add_row(
+            str(trace.batch_size),
+            format_duration(trace.latency_s[row]),
+            format_power(trace.power_w[row]),
+            format_energy(item_j),
+            f"{100 * change:+.1f} %",
+            str(trace.space.point(row)),
+        )
+    console.print(table)
+    default = file.repeats(None)
+    if default:
+        mean = means(default)
+        console.print(
+            f"The system's own governors: {format_duration(mean['mean_latency_s'])}, "
+            f"{format_power(mean['power_w'])}, {format_energy(mean['energy_j'])} an item",
+            markup=False,
+        )
+    console.print(
+        f"{file.path}: {sum(len(trace.space) for trace in file.traces())} settings; "
+        f"{file.repeats_path}: {len(file.done)} measurements",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,1 @@
+"""Measuring a workload at many settings of a device."""

@@ -1,0 +1,122 @@
+"""The workload that a user names: an importable callable or a model file, made ready to run."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from governor.errors import InputError, MissingExtraError
+
+Prepare = Callable[[int], Callable[[], object]]
+"""Given a batch size, gives a function of which each call is one inference."""
+
+
+def load_callable(name: str) -> Prepare:
+    """The workload called ``package.module:callable`` or the model in ``FILE.onnx``.
+
+    A callable with a parameter ``batch_size`` is called once for each batch size, and must give
+    a function that runs one inference. One without is itself one inference.
+
+    Raises:
+        InputError: it cannot be imported, or is no callable.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    if name.endswith(".onnx"):
+        return _onnx(Path(name))
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise InputError(
+            f"workload {name!r}: write package.module:callable, or the path of an .onnx file"
+        )
+    found = _imported(name, module_name, attribute)
+    if not callable(found):
+        raise InputError(f"workload {name!r}: {attribute} is no callable")
+    if "batch_size" not in inspect.signature(found).parameters:
+        return lambda _batch_size: found
+    make: Callable[..., object] = found
+
+    def prepare(batch_size: int) -> Callable[[], object]:
+        inference = make(batch_size=batch_size)
+        if not callable(inference):
+            raise InputError(
+                f"workload {name!r}: takes a batch_size, so it must give a function that runs one "
+                f"inference; it gave {type(inference).__name__}"
+            )
+        return inference
+
+    return prepare
+
+
+def _imported(name: str, module_name: str, attribute: str) -> Any:
+    if os.getcwd() not in sys.path:  # as `python -m` does: the user's own module lies here
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise InputError(
+            f"workload {name!r}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    return found
+
+
+_ONNX_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+def _onnx(path: Path) -> Prepare:
+    if not path.is_file():
+        raise InputError(f"workload {path}: there is no such file")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx") from error
+    runtime: Any = onnxruntime
+    try:
+        session: Any = runtime.InferenceSession(
+            str(path), providers=runtime.get_available_providers()
+        )
+    except Exception as error:
+        raise InputError(f"workload {path}: ONNX Runtime cannot load it: {error}") from error
+
+    def prepare(batch_size: int) -> Callable[[], object]:
+        feed = {entry.name: _random(path, entry, batch_size) for entry in session.get_inputs()}
+        return lambda: session.run(None, feed)
+
+    return prepare
+
+
+def _random(path: Path, entry: Any, batch_size: int) -> Any:
+    """An input of the model's own shape; a free first dimension is the batch."""
+    import numpy as np
+
+    shape = list(entry.shape)
+    if shape and not isinstance(shape[0], int):
+        shape[0] = batch_size
+    if not all(isinstance(size, int) for size in shape):
+        raise InputError(
+            f"workload {path}: input {entry.name} has the free shape {entry.shape}; export it with "
+            "only the batch left free, or name a package.module:callable"
+        )
+    if shape and shape[0] != batch_size:
+        raise InputError(
+            f"workload {path}: input {entry.name} is fixed to a batch of {shape[0]}, "
+            f"not {batch_size}"
+        )
+    kind = _ONNX_TYPES.get(entry.type)
+    if kind is None:
+        raise InputError(f"workload {path}: input {entry.name} has the type {entry.type}")
+    return np.random.default_rng(0).random(shape).astype(kind)

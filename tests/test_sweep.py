@@ -1,0 +1,381 @@
+"""A sweep measures every setting, keeps what it has, and leaves the board as it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import ToyBoard
+
+from governor.cli.main import main
+from governor.devices.trace import read_traces
+from governor.errors import InputError
+from governor.space import Knob, OperatingPoint, Space
+from governor.sweep.schedule import sample, schedule, thin
+from governor.sweep.sweep import Measured, Rules, Sweep, SweepError
+
+SPACE = Space(
+    [Knob("cpu_hz", tuple(n * 100e6 for n in range(5, 21))), Knob("gpu_hz", (0.3e9, 0.6e9, 0.9e9))]
+)
+BRIEF = Rules(inferences=5, seconds=1.0)
+
+
+# What is measured, and in which order -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("levels", "mhz"),
+    [
+        ("all", list(range(500, 2001, 100))),
+        ("900MHz:1.2GHz", [900, 1000, 1100, 1200]),
+        (":600MHz", [500, 600]),
+        ("/5", [500, 1000, 1500, 2000]),
+        ("4", [500, 1000, 1500, 2000]),
+        ("1", [2000]),
+        ("1.2GHz,501MHz", [500, 1200]),
+    ],
+)
+def test_levels_of_a_knob_are_chosen_as_people_write_them(levels: str, mhz: list[int]) -> None:
+    space = thin(SPACE, {"cpu_hz": levels})
+    assert space.knobs[0].levels == tuple(f * 1e6 for f in mhz)
+    assert space.knobs[1].levels == (0.9e9,), "a knob that is not swept stays at its largest level"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "complaint"),
+    [
+        ({"fan": "all"}, "no such knob; choose of cpu_hz, gpu_hz"),
+        ({"cpu_hz": "3GHz:"}, "they go from 500 MHz to 2000 MHz"),
+        ({"cpu_hz": "777MHz"}, "the nearest is 800 MHz"),
+        ({"cpu_hz": "/x"}, "is not a count"),
+        ({"cpu_hz": "fast,slow"}, "is not a number with a unit"),
+    ],
+)
+def test_levels_that_are_not_there_are_refused(knobs: dict[str, str], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        thin(SPACE, knobs)
+
+
+@given(count=st.integers(1, 60), seed=st.integers(0, 5))
+def test_a_sample_is_made_of_settings_and_holds_the_fastest(count: int, seed: int) -> None:
+    chosen = sample(SPACE, count, seed)
+    assert len(chosen) == min(count, len(SPACE))
+    assert all(chosen.point(row) in SPACE for row in range(len(chosen)))
+    assert SPACE.point(SPACE.fastest) in chosen
+
+
+def test_a_sample_fills_the_space_evenly() -> None:
+    chosen = sample(SPACE, 12, seed=0)
+    assert len(np.unique(chosen.settings[:, 0])) >= 8
+    assert len(np.unique(chosen.settings[:, 1])) == 3
+
+
+@given(repeats=st.integers(1, 4), seed=st.integers(0, 5))
+def test_each_repeat_is_all_settings_and_the_defaults_in_an_order_of_its_own(
+    repeats: int, seed: int
+) -> None:
+    plan = schedule(SPACE, repeats, seed)
+    wanted = {None, *(SPACE.point(row) for row in range(len(SPACE)))}
+    rounds = [
+        [one.point for one in plan if one.repeat == repeat] for repeat in range(1, repeats + 1)
+    ]
+    assert all(len(points) == len(wanted) and set(points) == wanted for points in rounds)
+    assert all(a != b for a, b in pairwise(rounds))
+    assert plan == schedule(SPACE, repeats, seed)
+
+
+# On a board in virtual time ---------------------------------------------------------------
+
+
+def run(
+    board: ToyBoard,
+    rules: Rules = BRIEF,
+    each: Callable[[Sweep], None] = lambda _sweep: None,
+    **options: object,
+) -> tuple[list[Measured], Sweep]:
+    kept: list[Measured] = []
+    small = thin(board.space, {"gpu_hz": "2", "cpu_hz": "2"})
+    sweep = Sweep(board, schedule(small, 2, seed=1), kept.append, rules, **options)  # pyright: ignore[reportArgumentType]
+    with sweep:
+        for _ in sweep.turns():
+            each(sweep)
+            board.infer()
+    return kept, sweep
+
+
+def test_what_is_measured_is_the_board_s_truth_and_the_board_is_put_back() -> None:
+    board = ToyBoard()
+    kept, _sweep = run(board)
+    assert len(kept) == 2 * (4 + 1)
+    for one in kept:
+        point = one.measurement.point or board.found
+        assert one.trial.mean_latency_s == pytest.approx(board.latency_s(point), rel=0.02)
+        assert one.trial.energy_j == pytest.approx(board.energy_j(point), rel=0.04)
+    assert board.now_set == board.found
+
+
+def test_a_throttled_setting_is_measured_again_and_given_up_in_the_end() -> None:
+    board = ToyBoard(throttles_above_hz=1.2e9)
+    kept, sweep = run(board, on_error="skip")
+    fast = [one for one in kept if (one.measurement.point or board.found)["gpu_hz"] > 1.2e9]
+    assert not fast
+    assert len(sweep.failures) == 4
+    assert "throttled in each of 3 attempts" in str(sweep.failures[0])
+    assert sweep.redone["throttled"] == 8
+
+
+def test_a_setting_that_somebody_else_changes_is_measured_again() -> None:
+    board = ToyBoard()
+    meddled: list[bool] = []
+
+    def meddle(sweep: Sweep) -> None:
+        if sweep.begun is not None and sweep.begun.point and not meddled:
+            board.now_set = OperatingPoint({**board.now_set, "gpu_hz": 700e6})
+            meddled.append(True)
+
+    kept, sweep = run(board, each=meddle)
+    assert sweep.redone["disturbed"] == 1
+    assert len(kept) == 10
+
+
+def test_a_hot_board_is_left_to_cool_before_the_next_measurement() -> None:
+    board = ToyBoard()
+    board.apply(board.space.point(0))
+    board.release()
+    heated: list[float] = []
+
+    def heat(_sweep: Sweep) -> None:
+        if not heated and board.clock.now() > 105.0:
+            board.temperature_c = 90.0
+            heated.append(board.clock.now())
+
+    kept, _sweep = run(board, Rules(inferences=5, seconds=1.0, cool_down_s=30.0), heat)
+    assert len(kept) == 10
+    assert board.clock.now() - heated[0] > 30.0, "it waited, but not for ever"
+
+
+def test_a_clock_that_cannot_be_set_is_named_and_the_rest_is_measured() -> None:
+    board = ToyBoard(write_broken=True)
+    kept, sweep = run(board, on_error="skip")
+    assert [one.measurement.point for one in kept] == [None, None]
+    assert "GPU 1300 MHz" in " ".join(map(str, sweep.failures))
+    assert "cannot write gpu_hz: Permission denied" in str(sweep.failures[0])
+
+
+def test_or_the_sweep_stops_there_as_asked() -> None:
+    board = ToyBoard(write_broken=True)
+    with pytest.raises(SweepError, match=r"cannot be set.*--on-error skip"):
+        run(board)
+    assert board.now_set == board.found
+
+
+def test_a_sensor_that_is_silent_for_a_minute_costs_patience_and_no_measurement() -> None:
+    board = ToyBoard()
+
+    def silence(_sweep: Sweep) -> None:
+        board.sensor_broken = 110.0 < board.clock.now() < 170.0
+
+    kept, sweep = run(board, each=silence)
+    assert len(kept) == 10
+    assert not sweep.failures
+
+
+def test_a_sensor_that_stays_silent_is_said() -> None:
+    board = ToyBoard(sensor_broken=True)
+    with pytest.raises(SweepError, match="no fresh power reading for 90 s"):
+        run(board)
+
+
+def test_a_workload_that_leaks_is_stopped() -> None:
+    hoard: list[bytearray] = []
+    with pytest.raises(SweepError, match="the workload leaks memory"):
+        run(
+            ToyBoard(),
+            Rules(inferences=5, seconds=1.0, memory_bytes=30 * 2**20),
+            lambda _sweep: hoard.append(bytearray(os.urandom(2**20))),
+        )
+
+
+# From the command line --------------------------------------------------------------------
+
+
+def command(path: Path, *more: str) -> list[str]:
+    return [
+        "sweep", "--device", "emulated:nano/resnet-18", "--knob", "gpu_hz=4", "--repeats", "2",
+        "--inferences", "5", "-o", str(path), *more,
+    ]  # fmt: skip
+
+
+def test_the_command_writes_a_trace_that_replay_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep.csv"
+    assert main(command(path, "--batch", "1,4")) == 0
+    small, large = read_traces([path])
+    assert small.device == "nano (emulated)"
+    assert (small.batch_size, large.batch_size, len(small.space)) == (1, 4, 4)
+    assert np.all(large.energy_j > small.energy_j)
+    about = json.loads((tmp_path / "sweep.json").read_text())
+    assert about["emulated"]
+    assert about["settings_measured"] == 8
+    assert about["default_governors"]["energy_j"] > 0
+    assert "EMULATION" in capsys.readouterr().out
+    assert main(["replay", str(path), "--latency-slo", "1.5x", "--seeds", "1"]) == 0
+
+
+def test_a_sweep_that_is_done_measures_nothing_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep.csv"
+    assert main(command(path)) == 0
+    before = (tmp_path / "sweep.repeats.csv").read_text()
+    assert main(command(path)) == 0
+    assert (tmp_path / "sweep.repeats.csv").read_text() == before
+    assert "10 of them done before" in capsys.readouterr().out
+
+
+def test_another_sweep_is_not_mixed_into_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep.csv"
+    assert main(command(path)) == 0
+    assert main(command(path, "--seed", "1")) == 2
+    assert "holds another sweep" in capsys.readouterr().err
+    assert main(command(path, "--seed", "1", "--overwrite")) == 0
+
+
+def test_a_line_that_was_cut_short_is_measured_again(tmp_path: Path) -> None:
+    path, repeats = tmp_path / "sweep.csv", tmp_path / "sweep.repeats.csv"
+    assert main(command(path)) == 0
+    lines = repeats.read_text().splitlines(keepends=True)
+    repeats.write_text("".join(lines[:5]) + lines[5][:20])
+    assert main(command(path)) == 0
+    rows = list(csv.DictReader(repeats.read_text().splitlines()))
+    assert len(rows) == 10
+    assert len({(row["repeat"], row["gpu_hz"]) for row in rows}) == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--knob", "fan"], "no such knob"),
+        (["--batch", "0"], "--batch must be sizes"),
+        (["--on-error", "shrug"], "--on-error must be stop or skip"),
+        (["--knob", "gpu_hz=1", "--knob", "gpu_hz=2"], "given twice"),
+    ],
+)
+def test_bad_usage_is_one_line_and_changes_nothing(
+    words: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = ["sweep", "--device", "emulated:nano", "-o", str(tmp_path / "s.csv"), *words]
+    assert main(extra) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "code", "complaint"),
+    [
+        ("def run(): raise ValueError('boom')", "mine:run", 1, "ValueError: boom"),
+        ("import nothing_there", "mine:run", 2, "cannot be imported: ModuleNotFoundError"),
+        ("run = 3", "mine:run", 2, "is no callable"),
+        ("def run(batch_size): return 3", "mine:run", 2, "it gave int"),
+        ("", "mine", 2, "write package.module:callable"),
+        ("", "mine.onnx", 2, "there is no such file"),
+    ],
+)
+def test_a_workload_that_cannot_run_is_said_in_one_line(
+    source: str, name: str, code: int, complaint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    done = in_shell(tmp_path, "--workload", name, "--repeats", "1")
+    assert done.returncode == code
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def in_shell(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(sweep_process(folder, *words), capture_output=True, text=True, cwd=folder)
+
+
+def sweep_process(folder: Path, *words: str) -> list[str]:
+    return [
+        sys.executable, "-m", "governor", "sweep", "--device", "emulated:orin-nano",
+        "--knob", "gpu_hz=2", "--inferences", "3", "--seconds", "0.1", "--cool-down", "100",
+        "-o", str(folder / "s.csv"), *words,
+    ]  # fmt: skip
+
+
+def test_a_killed_sweep_goes_on_without_repeating_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import time\ndef run(): time.sleep(0.01)\n")
+    words = ("--workload", "mine:run", "--repeats", "1")
+    repeats = tmp_path / "s.repeats.csv"
+    process = subprocess.Popen(
+        sweep_process(tmp_path, *words), cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 30.0
+    while not repeats.exists() or len(repeats.read_text().splitlines()) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = repeats.read_text()
+    done = in_shell(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert "of them done before" in done.stdout
+    assert repeats.read_text().startswith(kept[: kept.rfind("\n") + 1])
+    rows = list(csv.DictReader(repeats.read_text().splitlines()))
+    assert len({(row["repeat"], row["gpu_hz"]) for row in rows}) == len(rows) == 3
+
+
+def test_a_full_disk_ends_the_sweep_with_what_it_has(tmp_path: Path) -> None:
+    """/dev/full takes the place of the repeats once the sweep has begun."""
+    from governor.sweep.file import SweepFile
+
+    file = SweepFile(tmp_path / "s.csv", ["gpu_hz"], {"device": "toy", "emulated": True})
+    board = ToyBoard()
+    small = thin(board.space, {"gpu_hz": "2"})
+    sweep = Sweep(board, schedule(small, 1, seed=0), file.keep, BRIEF)
+    file.repeats_path = Path("/dev/full")
+
+    def measure() -> None:
+        with sweep:
+            for _ in sweep.turns():
+                board.infer()
+
+    with pytest.raises(OSError, match="No space left"):
+        measure()
+    assert board.now_set == board.found
+    assert sweep.begun is not None
+
+
+def test_an_onnx_model_is_a_workload(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="python -m pip install onnx")
+    pytest.importorskip("onnxruntime", reason="python -m pip install onnxruntime")
+    from governor.sweep.workload import load_callable
+
+    helper = onnx.helper
+    image = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 8])
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 8])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", [image], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "net.onnx"
+    onnx.save(model, str(path))
+    (result,) = load_callable(str(path))(4)()  # pyright: ignore[reportGeneralTypeIssues]
+    assert result.shape == (4, 8)
+    assert math.isfinite(float(result.sum()))
