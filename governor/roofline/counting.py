@@ -1,0 +1,167 @@
+"""Count the work of whatever a network comes as."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from governor.errors import InputError, MissingExtraError
+from governor.roofline.work import Work, check_batch_size, check_precision
+from governor.workloads import load_workload, workload_names
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HOW_TO_NAME = "give package.module:callable, or one of: " + ", ".join(workload_names())
+
+
+def count_work(
+    model: str | Path | nn.Module,
+    example_input: Any = None,
+    *,
+    batch_size: int | None = None,
+    item_shape: Sequence[int] | None = None,
+    precision: str | None = None,
+    training: bool = False,
+    fused: bool = True,
+    optimizer: str = "sgd",
+) -> Work:
+    """FLOP and bytes of one inference or training step, layer by layer.
+
+    Args:
+        model: a PyTorch module; ``package.module:callable``, where the callable returns a
+            PyTorch module; or the name of a built-in workload.
+        example_input: what a PyTorch module is called with: a tensor, or a tuple of its
+            arguments. Its values do not matter.
+        batch_size: items in a batch; by default the example's, the file's, or 1. With an
+            example, every tensor with the example's batch as its first dimension is resized.
+        item_shape: in place of an example, the shape of one floating-point item.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16``, ``fp8`` or ``int8``: what
+            floating-point tensors are counted as; by default what they are.
+        training: forward, backward and the optimizer's step; needs a PyTorch module.
+        fused: see :mod:`governor.roofline.operations`.
+        optimizer: ``sgd`` (with momentum) or ``adam``, for training.
+
+    Raises:
+        InputError: the model cannot be found, read or run, or an argument does not fit it.
+        MissingExtraError: PyTorch or onnx is needed and not installed.
+    """
+    if precision is not None:
+        check_precision(precision)
+    if batch_size is not None:
+        check_batch_size(batch_size)
+    if optimizer not in ("sgd", "adam"):
+        raise InputError(f"optimizer {optimizer!r} is unknown; use sgd or adam")
+    name, module, inputs = _module(model, example_input, batch_size, item_shape)
+    from governor.roofline.work_torch import count_module
+
+    return count_module(
+        module,
+        inputs,
+        name=name,
+        precision=precision,
+        training=training,
+        fused=fused,
+        optimizer="adam" if optimizer == "adam" else "sgd",
+    )
+
+
+def _module(
+    model: str | Path | nn.Module,
+    example_input: Any,
+    batch_size: int | None,
+    item_shape: Sequence[int] | None,
+) -> tuple[str, nn.Module, tuple[Any, ...]]:
+    """The module, its name, and the arguments to call it with."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch", "torch") from error
+    shape = _checked_shape(item_shape)
+    if isinstance(model, str | Path):
+        name = str(model)
+        if ":" not in name:
+            if name not in workload_names():
+                raise InputError(f"{name!r} is no model that can be counted; {HOW_TO_NAME}")
+            workload = load_workload(name)
+            # No weights are needed to count, and a large network's take long to draw.
+            with torch.device("meta"):
+                module = workload.build()
+            if example_input is None:
+                return name, module, (workload.example(batch_size or 1, shape),)
+        else:
+            module = _call(name)
+    else:
+        name, module = type(model).__name__, model
+    if not isinstance(module, torch.nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"{name} gave a {type(module).__name__}, not a torch.nn.Module; {HOW_TO_NAME}"
+        )
+    if example_input is None:
+        if shape is None:
+            raise InputError(
+                f"{name}: what it takes is unknown; give an example input or the shape of one item"
+            )
+        return name, module, (torch.empty((batch_size or 1, *shape)),)
+    several = isinstance(example_input, tuple | list)
+    inputs = tuple(cast("Sequence[Any]", example_input)) if several else (example_input,)
+    return name, module, inputs if batch_size is None else _resized(inputs, batch_size)
+
+
+def _checked_shape(item_shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    if item_shape is None:
+        return None
+    shape = tuple(item_shape)
+    if not all(isinstance(size, int) and size > 0 for size in shape):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"item shape {shape} has a size that is no positive whole number; "
+            "give one such as (3, 224, 224)"
+        )
+    return shape
+
+
+def _resized(inputs: tuple[Any, ...], batch_size: int) -> tuple[Any, ...]:
+    """The same arguments for another batch."""
+    import torch
+
+    tensors = [t for t in inputs if isinstance(t, torch.Tensor) and t.dim()]
+    if not tensors:
+        raise InputError("the example input holds no tensor whose batch could be set")
+    own = tensors[0].shape[0]
+
+    def resize(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == own:
+            return value.new_empty((batch_size, *value.shape[1:]))
+        return value
+
+    return tuple(resize(value) for value in inputs)
+
+
+def _call(name: str) -> Any:
+    """What ``package.module:callable`` returns when called; the current folder is searched."""
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found: Any = import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{name}: cannot be imported ({error}); {HOW_TO_NAME}") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(found):
+        raise InputError(
+            f"{name} is a {type(found).__name__}, which cannot be called; "
+            "name a function or class that returns a torch.nn.Module"
+        )
+    try:
+        return found()
+    except Exception as error:
+        raise InputError(
+            f"{name}() failed with {type(error).__name__}: {error}; "
+            "name a callable that needs no arguments"
+        ) from error
