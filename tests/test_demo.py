@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from governor.cli.main import main
+from governor.records.reader import read_run
 
 QUICK = ("--policy", "coordinate")
 COMMAND = [sys.executable, "-c", "from governor.cli.main import main; raise SystemExit(main())"]
@@ -170,13 +171,23 @@ def test_ctrl_c_ends_it_with_130_and_no_traceback() -> None:
     assert "Traceback" not in said
 
 
-def test_the_report_is_a_page_and_says_that_it_is_emulated(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="pip install 'energy-governor[report]'")
+def test_the_report_shows_every_setting_of_the_emulator_and_says_that_it_is_one(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "demo.html"
-    subprocess.run([*COMMAND, "demo", *QUICK, "--report", str(path)], check=True)
+    assert main(["demo", *QUICK, "--report", str(path)]) == 0
     page = path.read_text(encoding="utf-8")
-    assert "Every figure is emulated" in page
-    assert "<svg" in page
+    assert "EMULATED" in page
+    assert "all 1276 settings" in page
+
+
+def test_a_recorded_demo_is_the_run_that_was_shown(tmp_path: Path) -> None:
+    record = tmp_path / "run.jsonl"
+    outcome = demo(tmp_path, "--record", str(record))
+    trials = [line.trial for line in read_run(record).searched]
+    assert [trial.latency_s for trial in trials] == [
+        trial["latency_s"] for trial in outcome["trials"]
+    ]
 
 
 def test_a_report_that_is_no_page_is_refused_before_the_run(tmp_path: Path) -> None:

@@ -8,15 +8,25 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
-from governor.cli.replay import Json, Log, Record, check_writable, result_table, write_json
+from governor.cli.replay import (
+    Json,
+    Log,
+    Record,
+    ReportFile,
+    check_report,
+    check_writable,
+    result_table,
+    write_json,
+)
 from governor.errors import GovernorError
 from governor.slo import LatencySLO
-from governor.space import OperatingPoint
+from governor.space import FloatArray, OperatingPoint, Space
 from governor.trial import Trial
 from governor.units import format_duration, format_energy, format_percent, format_power
 from policies.policy import DEFAULT_POLICY
@@ -93,6 +103,8 @@ class Outcome:
         default, all_max: measured by the governor, on the board's sensors.
         held: what the board spent while the point was held.
         optimum: computed from the emulator's own physics.
+        truth: by them, of every setting of ``space``: seconds at the SLO's percentile and joules
+            an inference, shape ``(n,)``.
         feasible: whether any setting keeps the SLO.
         kept: share of the inferences in hold that kept the bound.
         inferences: in hold.
@@ -104,6 +116,8 @@ class Outcome:
     all_max: Figures
     held: Figures
     optimum: Figures
+    space: Space
+    truth: tuple[FloatArray, FloatArray]
     trials: tuple[Trial, ...]
     slo: LatencySLO
     slo_s: float
@@ -137,10 +151,7 @@ def demo(
         bool, typer.Option("--realtime", help="In real time, with real threads and processes.")
     ] = False,
     json_file: Json = None,
-    report: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE.html", help="Write a page with pictures."),
-    ] = None,
+    report: ReportFile = None,
     record: Record = None,
     log_format: Log = None,
 ) -> None:
@@ -148,8 +159,7 @@ def demo(
     from rich.console import Console
 
     check_writable(json_file, record)
-    if report is not None:
-        _check_report(report)
+    check_report(report)
     setup = Setup(
         board=board,
         workload=workload,
@@ -163,50 +173,48 @@ def demo(
 
         log_to_stderr(log_format)
     console = Console(highlight=False)
-    outcome = play(setup, console, record, watched=log_format is None)
-    show_summary(console, outcome, setup)
-    if json_file is not None:
-        write_json(json_file, to_json(outcome, setup))
-    if report is not None:
-        _write_report(report, outcome, setup)
+    with TemporaryDirectory() as folder:
+        if report is not None and record is None:
+            record = Path(folder) / "run.jsonl"
+        outcome = play(setup, console, record, watched=log_format is None)
+        show_summary(console, outcome, setup)
+        if json_file is not None:
+            write_json(json_file, to_json(outcome, setup))
+        if report is not None and record is not None:
+            _write_report(report, record, outcome, setup)
 
 
-def _check_report(path: Path) -> None:
-    """Find out before the run whether the report can be written."""
-    from governor.report.drawing import check_format
-    from governor.report.run import FORMATS
+def _write_report(path: Path, record: Path, outcome: Outcome, setup: Setup) -> None:
+    from governor.records.reader import read_run
+    from governor.report.document import Landscape, write_report
+    from governor.report.panels import Measured
+    from governor.report.sources import of_run
 
-    check_format(path, FORMATS)
-    check_writable(path)
-
-
-def _write_report(path: Path, outcome: Outcome, setup: Setup) -> None:
-    from governor.report.run import Run, Setting, write_run
-
-    def setting(name: str, figures: Figures) -> Setting:
-        return Setting(
-            name=name,
+    def setting(figures: Figures) -> Measured:
+        return Measured(
             point=figures.point,
             latency_s=figures.latency_s,
-            power_w=figures.power_w,
             energy_j=figures.energy_j,
+            power_w=figures.power_w,
         )
 
-    run = Run(
-        title=f"{setup.workload} on an emulated {setup.board}",
-        origin="Every figure is emulated; nothing was measured on hardware.",
-        slo=str(outcome.slo),
-        slo_s=outcome.slo_s,
-        trials=outcome.trials,
-        default=setting("default governors", outcome.default),
-        held=setting("held by the governor", outcome.held),
+    latency_s, energy_j = outcome.truth
+    every = [
+        Measured(point=outcome.space.point(row), latency_s=seconds, energy_j=joules)
+        for row, (seconds, joules) in enumerate(
+            zip(latency_s.tolist(), energy_j.tolist(), strict=True)
+        )
+    ]
+    report = of_run(
+        read_run(record),
+        landscape=Landscape(settings=every, what="the emulator's own physics, every setting"),
         others=[
-            setting("all-max clocks", outcome.all_max),
-            setting("emulator's optimum", outcome.optimum),
+            ("all-max clocks", setting(outcome.all_max)),
+            ("emulator's optimum", setting(outcome.optimum)),
         ],
-        remarks=list(_sentences(outcome, setup)),
+        remarks=list(_sentences(outcome, setup))[2:],
     )
-    write_run(path, run)
+    write_report(path, report.title, [report])
 
 
 def _emulate(setup: Setup) -> tuple[Board, Callable[[], object]]:
@@ -256,6 +264,8 @@ def play(
         raise GovernorError("the demo ended without a baseline; please report this")
     latency_s = np.array(held.latencies_s)
     at_percentile_s = float(np.quantile(latency_s, slo.percentile))
+    tail = at_percentile_s / float(latency_s.mean())
+    true_latency_s, true_energy_j = device.truth()
     return Outcome(
         default=Figures.of(baseline),
         all_max=Figures.of(trials[0]),
@@ -265,7 +275,9 @@ def play(
             power_w=held.energy_j / held.time_s,
             energy_j=held.energy_j / len(latency_s),
         ),
-        optimum=_optimum(device, status.slo_s, at_percentile_s / float(latency_s.mean())),
+        optimum=_optimum(device, status.slo_s, tail),
+        space=device.space,
+        truth=(tail * true_latency_s, true_energy_j),
         trials=trials,
         slo=slo,
         slo_s=status.slo_s,

@@ -45,6 +45,10 @@ Devices = Annotated[
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write every run and the summary.")
 ]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.html", help="Write a page with pictures."),
+]
 Record = Annotated[
     Path | None,
     typer.Option("--record", metavar="FILE", help="Append the run to FILE, as JSON lines."),
@@ -76,6 +80,7 @@ def replay(
     workload: Workloads = None,
     device: Devices = None,
     json_file: Json = None,
+    report: ReportFile = None,
     jobs: Jobs = 1,
 ) -> None:
     """Search measured sweeps and judge the search.
@@ -89,6 +94,7 @@ def replay(
     slos = [parse_bound(text) for text in latency_slo]
     sweeps = select(read_traces(traces), workload, device)
     check_writable(json_file)
+    check_report(report)
     runs = run_with_progress(
         [
             Task(sweep, slo, policy, seed, trials, noise)
@@ -100,6 +106,8 @@ def replay(
     )
     if json_file is not None:
         write_json(json_file, to_json(runs))
+    if report is not None:
+        _write_report(report, runs, sweeps)
     _print(
         runs,
         f"{policy}, {trials} trials, replayed on measured sweeps "
@@ -149,6 +157,27 @@ def check_writable(*paths: Path | None) -> None:
             raise InputError(f"{path} is a folder; give the path of a file")
         if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
             raise InputError(f"{path} cannot be written; give a path in a folder that can be")
+
+
+def check_report(path: Path | None) -> None:
+    """Find out before the work whether a report can be written.
+
+    Raises:
+        InputError: it does not end in .html, or cannot be written.
+    """
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path} is no page; end it in .html")
+    check_writable(path)
+
+
+def _write_report(path: Path, runs: Sequence[ReplayRun], sweeps: Sequence[Sweep]) -> None:
+    """A section for each sweep and SLO, of the first seed."""
+    from governor.report.document import write_report
+    from governor.report.sources import of_replay
+
+    named = {str(sweep): sweep for sweep in sweeps}
+    first = [run for run in runs if run.seed == 0]
+    write_report(path, "Replayed searches", [of_replay(run, named[run.sweep]) for run in first])
 
 
 def write_json(path: Path, document: object) -> None:

@@ -1,9 +1,8 @@
-"""What every picture and page of the reports shares: colours, axes, files."""
+"""What the pictures that matplotlib draws share: colours, axes, files."""
 
 from __future__ import annotations
 
 import io
-from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,33 +60,6 @@ def svg(figure: Figure) -> str:
     with import_module("matplotlib").rc_context({"svg.hashsalt": "governor"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
-
-
-def page(title: str, body: str) -> str:
-    """One self-contained HTML page; ``body`` is HTML, ``title`` plain text."""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: {INK}; background: #fff;
-       max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-svg {{ width: 100%; height: auto }}
-.scroll {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-caption {{ text-align: left; color: {FAINT}; padding: .5rem 0 }}
-th, td {{ padding: .2rem .9rem; text-align: right; white-space: nowrap;
-          border-bottom: 1px solid {GRID} }}
-th:first-child {{ text-align: left }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 
 def inline(figure: Figure) -> str:

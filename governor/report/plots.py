@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from governor.report.drawing import (
     Figure,
     empty_figure,
     inline,
-    page,
     prepare,
     svg,
 )
+from governor.report.page import page, table
 from governor.space import FloatArray
 
 FORMATS = (".png", ".svg", ".html")
@@ -188,19 +187,16 @@ def _colour(index: int) -> str:
 
 def _page(figure: Figure, curves: Sequence[Curve], subject: str) -> str:
     """One self-contained page: the picture, and under it the figures it shows."""
-    head = "".join(f"<th>{escape(curve.policy)}</th>" for curve in curves)
-    rows = "".join(
-        f"<tr><th>{trial + 1}</th>"
-        + "".join(
-            f"<td>{100 * curve.excess_mean[trial]:.2f} ({100 * curve.excess_p95[trial]:.1f})</td>"
-            for curve in curves
+    rows = [
+        (
+            str(trial + 1),
+            *(
+                f"{100 * curve.excess_mean[trial]:.2f} ({100 * curve.excess_p95[trial]:.1f})"
+                for curve in curves
+            ),
         )
-        + "</tr>"
         for trial in range(len(curves[0].excess_mean))
-    )
-    table = f"""<div class="scroll"><table>
-<caption>Energy above the optimum after each trial: mean (p95), in %; {escape(subject)}</caption>
-<thead><tr><th>trials</th>{head}</tr></thead>
-<tbody>{rows}</tbody>
-</table></div>"""
-    return page("Policies compared", inline(figure) + table)
+    ]
+    caption = f"Energy above the optimum after each trial: mean (p95), in %; {subject}"
+    heads = ("trials", *(curve.policy for curve in curves))
+    return page("Policies compared", inline(figure) + table(caption, heads, rows))

@@ -275,13 +275,20 @@ class Emulation:
         settled = _default(self._scene)
         return settled.latency_s, settled.energy_j
 
+    def truth(self) -> tuple[FloatArray, FloatArray]:
+        """Of every setting, in the order of :attr:`space`: mean seconds, joules an item; ``(n,)``.
+
+        Once settled and warm, idle time included.
+        """
+        table = self._table()
+        return table.latency_s.ravel(), self._energy(table).ravel()
+
     def optimum(self, slo_s: float) -> tuple[OperatingPoint, float, float]:
         """The point of least energy that keeps the bound, its seconds and joules an item.
 
         It is the fastest point where nothing keeps the bound.
         """
-        table = self._table()
-        latency, energy = table.latency_s.ravel(), self._energy(table).ravel()
+        latency, energy = self.truth()
         allowed = latency <= slo_s
         if allowed.any():
             best = int(np.where(allowed, energy, np.inf).argmin())

@@ -1,0 +1,170 @@
+"""Reports of whatever was measured: a recorded run, a sweep, a replayed search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from governor.devices.trace import Sweep
+from governor.records.lines import number
+from governor.records.reader import Run
+from governor.replay import ReplayRun, Truth
+from governor.report.document import Landscape, Report
+from governor.report.panels import Measured
+from governor.space import OperatingPoint
+from governor.units import Bound, format_duration, format_percent
+
+
+def of_run(
+    run: Run,
+    *,
+    landscape: Landscape | None = None,
+    others: Sequence[tuple[str, Measured]] = (),
+    charts: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> Report:
+    """A recorded run, and what else is known of its device."""
+    header = run.header
+    trials = [Measured.of(line.trial) for line in run.searched]
+    baseline = None if run.baseline is None else Measured.of(run.baseline.trial)
+    where = "emulated" if header.emulated else "measured on the device"
+    subject = header.workload or header.program or "an application"
+    notes = list(remarks)
+    if run.end is None:
+        crashed = "its last line is cut off, as by a crash" if run.torn else "without an end"
+        notes.append(f"The record stops {crashed}: this is what was written until then.")
+    sources = [
+        ("latency", f"{'emulated inferences' if header.emulated else 'measured in the application'}"
+                    f", at {header.slo}"),
+        ("power and energy", f"{where}, of the rail {header.total_rail}, idle time included"),
+        ("trials, decisions", f"recorded while {header.program or 'the application'} ran, "
+                              f"from {header.started_at}"),
+    ]  # fmt: skip
+    if landscape is not None:
+        sources.append(("faint dots, heat map", f"{landscape.what}; the search knew nothing of it"))
+    sources.append(("commands", "from public facts about the board; none was run for this page"))
+    return Report(
+        title=f"{subject} on {header.description or header.device}",
+        badge="EMULATED: nothing was measured on hardware" if header.emulated else "MEASURED",
+        real=not header.emulated,
+        sources=sources,
+        device=header.device,
+        slo=header.slo,
+        slo_s=run.slo_s,
+        levels=header.levels,
+        trials=trials,
+        baseline=baseline,
+        chosen=_held(run),
+        others=others,
+        landscape=landscape,
+        windows=run.windows,
+        decisions=run.decisions,
+        total_rail=header.total_rail,
+        remarks=notes,
+        charts=charts,
+    )
+
+
+def _held(run: Run) -> Measured | None:
+    """What was held last, by all its windows; None: it never came to that."""
+    held = [line for line in run.windows if line.phase == "hold" and line.inferences]
+    if not held:
+        return None
+    point = held[-1].point
+    same = [line for line in held if line.point == point and line.energy_j is not None]
+    inferences = sum(line.inferences for line in same)
+    if not inferences:
+        return None
+    seconds = sum(line.end_s - line.start_s for line in same)
+    total_w = sum(
+        line.power_w.get(run.header.total_rail, float("nan")) * (line.end_s - line.start_s)
+        for line in same
+    )
+    items = sum(line.items for line in same)
+    return Measured(
+        point=None if point is None else OperatingPoint(point),
+        latency_s=sum(number(line.latency_s) * line.inferences for line in same) / inferences,
+        energy_j=sum(number(line.energy_j) * line.items for line in same) / items,
+        power_w=total_w / seconds,
+    )
+
+
+def of_sweep(sweep: Sweep, slo: Bound | None = None) -> Report:
+    """A measured sweep: every setting, and the best of them within ``slo``."""
+    bound = None if slo is None else slo.seconds(sweep.all_max_latency_s)
+    settings = landscape_of(sweep)
+    fastest = settings[sweep.space.fastest]
+    return Report(
+        title=str(sweep),
+        badge="MEASURED SWEEP",
+        real=True,
+        sources=_sweep_sources(),
+        device=sweep.device,
+        slo=f"latency <= {slo}" if slo is not None else "no SLO",
+        slo_s=bound,
+        levels=levels_of(sweep),
+        chosen=settings[sweep.optimum(float("inf") if bound is None else bound)],
+        others=[("all-max", fastest)],
+        landscape=Landscape(settings=settings, what="the sweep as measured"),
+    )
+
+
+def of_replay(run: ReplayRun, sweep: Sweep) -> Report:
+    """A search of a measured sweep."""
+
+    def told(truth: Truth) -> Measured:
+        return Measured(
+            point=truth.point,
+            latency_s=truth.latency_s,
+            energy_j=truth.energy_j / run.batch_size,
+            power_w=truth.energy_j / truth.latency_s,
+        )
+
+    verdict = f"{format_percent(run.energy_excess, signed=True)} against the best of all"
+    if not run.feasible:
+        verdict = "no setting of this sweep keeps the SLO"
+    return Report(
+        title=f"{sweep}, {run.slo}",
+        badge=f"REPLAYED by {run.policy}, seed {run.seed}",
+        real=True,
+        sources=[
+            ("trials", "what the sweep says of each setting that the policy asked for; the policy "
+                       "itself was told these figures with noise"),
+            *_sweep_sources(),
+        ],
+        device=sweep.device,
+        slo=f"latency <= {run.slo}"
+        + (f" = {format_duration(run.slo_s)}" if run.slo.relative else ""),
+        slo_s=run.slo_s,
+        levels=levels_of(sweep),
+        trials=[told(trial.truth) for trial in run.trials],
+        chosen=told(run.chosen),
+        others=[("all-max", told(run.trials[0].truth)), ("best of all", told(run.oracle))],
+        landscape=Landscape(settings=landscape_of(sweep), what="the sweep as measured"),
+        remarks=[f"{run.policy} chose within {len(run.trials)} trials: {verdict}."],
+    )  # fmt: skip
+
+
+def landscape_of(sweep: Sweep) -> list[Measured]:
+    """Every setting of a sweep, in its order; joules an item."""
+    return [
+        Measured(
+            point=sweep.space.point(row),
+            latency_s=float(sweep.latency_s[row]),
+            energy_j=float(sweep.energy_j[row]) / sweep.batch_size,
+            power_w=float(sweep.power_w[row]),
+        )
+        for row in range(len(sweep.space))
+    ]
+
+
+def levels_of(sweep: Sweep) -> dict[str, list[float]]:
+    """By knob, ascending."""
+    return {knob.name: list(knob.levels) for knob in sweep.space.knobs}
+
+
+def _sweep_sources() -> list[tuple[str, str]]:
+    return [
+        ("dots, heat map", "the figures of the trace as they are; who measured them, and how, is "
+                           "not in the file"),
+        ("commands", "from public facts about the board; none was run for this page"),
+    ]  # fmt: skip

@@ -1,0 +1,249 @@
+"""Charts as inline SVG: text that a page's style sheet colours, for light and for dark.
+
+All charts share one size in user units, small enough that their text stays readable where a
+phone's screen shrinks them. Hovering over a mark shows its figures, without any script.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 480.0, 340.0
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 16.0, 44.0
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Values from ``low`` to ``high`` along one side of a chart.
+
+    Attributes:
+        name: with its unit.
+        ticks: value and label of each mark; None: round numbers.
+    """
+
+    name: str
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]] | None = None
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """Where ``value`` lies, 0 at ``low`` and 1 at ``high``."""
+        low, high, at = self.low, self.high, value
+        if self.log:
+            low, high, at = math.log(low), math.log(high), math.log(max(value, 1e-300))
+        return (at - low) / (high - low) if high > low else 0.5
+
+    def marks(self, most: int) -> list[tuple[float, str]]:
+        """At most about so many ticks."""
+        if self.ticks is not None:
+            return [tick for tick in self.ticks if self.low <= tick[0] <= self.high]
+        if self.log:
+            return _decades(self.low, self.high)
+        step = _round_step((self.high - self.low) / most)
+        first = math.ceil(self.low / step - 1e-9)
+        return [
+            (n * step, f"{n * step:.10g}") for n in range(first, int(self.high / step + 1e-9) + 1)
+        ]
+
+
+def axis(name: str, values: Iterable[float], margin: float = 0.06, zero: bool = False) -> Axis:
+    """An axis that holds all the finite ``values``; from 0 where asked for."""
+    known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(known), max(known)
+    room = margin * ((high - low) or abs(high) or 1.0)
+    return Axis(name, 0.0 if zero else low - room, high + room)
+
+
+class Chart:
+    """Collects marks and draws them; methods take data, not user units."""
+
+    def __init__(self, label: str, x: Axis, y: Axis, height: float = HEIGHT) -> None:
+        """``label``: what a screen reader says."""
+        self.x, self.y = x, y
+        self._label = label
+        self._height = height
+        self._below: list[str] = []
+        self._marks: list[str] = []
+        self._above: list[str] = []
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """In user units; far outside is not endlessly far."""
+        right = LEFT + min(max(self.x.share(x), -2.0), 3.0) * (WIDTH - LEFT - RIGHT)
+        down = 1.0 - min(max(self.y.share(y), -2.0), 3.0)
+        return round(right, 1), round(TOP + down * (self._height - TOP - BOTTOM), 1)
+
+    def band(self, low: float, high: float, style: str, tip: str = "") -> None:
+        """Between two values of x, over the whole height, behind everything."""
+        (left, top), (right, bottom) = self.at(low, self.y.high), self.at(high, self.y.low)
+        left, right = max(left, LEFT), min(right, WIDTH - RIGHT)
+        if right > left:
+            self._below.append(
+                f'<rect class="{style}" x="{left}" y="{top}" width="{right - left:.1f}" '
+                f'height="{bottom - top:.1f}">{_tip(tip)}</rect>'
+            )
+
+    def line(self, points: Sequence[tuple[float, float]], style: str, step: bool = False) -> None:
+        """Through all points; a NaN interrupts it. ``step``: level until the next point."""
+        path, pen = "", "M"
+        for x, y in points:
+            if not math.isfinite(x + y):
+                pen = "M"
+                continue
+            right, down = self.at(x, y)
+            path += f"H{right}V{down}" if step and pen == "L" else f"{pen}{right} {down}"
+            pen = "L"
+        if path:
+            self._marks.append(f'<path class="line {style}" d="{path}"/>')
+
+    def dust(self, points: Sequence[tuple[float, float]]) -> None:
+        """Many faint dots."""
+        path = "".join("M{} {}h0".format(*self.at(x, y)) for x, y in points)
+        self._marks.append(f'<path class="dust" d="{path}"/>')
+
+    def dot(self, x: float, y: float, style: str, tip: str, text: str = "") -> None:
+        """One mark, with ``text`` beside it."""
+        right, down = self.at(x, y)
+        beside = f'<text class="mark" x="{right + 7}" y="{down - 6}">{escape(text)}</text>'
+        self._above.append(
+            f'<g class="{style}"><circle cx="{right}" cy="{down}" r="5"/>'
+            f"{beside if text else ''}{_tip(tip)}</g>"
+        )
+
+    def star(self, x: float, y: float, tip: str, text: str = "") -> None:
+        """The mark of what was chosen, with ``text`` below it."""
+        right, down = self.at(x, y)
+        corners = " ".join(
+            f"{right + r * math.sin(a):.1f},{down - r * math.cos(a):.1f}"
+            for r, a in ((11 if n % 2 == 0 else 4.6, n * math.pi / 5) for n in range(10))
+        )
+        near_right = right > WIDTH - 110
+        beside = (
+            f'<text class="mark bold{" end" if near_right else ""}" '
+            f'x="{right + (-9 if near_right else 9)}" y="{down + 17}">{escape(text)}</text>'
+        )
+        self._above.append(
+            f'<g class="chosen"><polygon points="{corners}"/>{beside if text else ""}'
+            f"{_tip(tip)}</g>"
+        )
+
+    def square(self, x: float, y: float, tip: str, text: str = "") -> None:
+        """The mark of the baseline."""
+        right, down = self.at(x, y)
+        near_right = right > WIDTH - 110
+        self._above.append(
+            f'<g class="base"><rect x="{right - 5}" y="{down - 5}" width="10" height="10"/>'
+            f'<text class="mark{" end" if near_right else ""}" '
+            f'x="{right + (-9 if near_right else 9)}" y="{down + 16}">{escape(text)}</text>'
+            f"{_tip(tip)}</g>"
+        )
+
+    def error(self, x: float, y: float, dx: float, dy: float) -> None:
+        """One standard error either way."""
+        (left, up), (right, down) = self.at(x - dx, y + dy), self.at(x + dx, y - dy)
+        middle, level = self.at(x, y)
+        self._marks.append(
+            f'<path class="line error" d="M{left} {level}H{right}M{middle} {up}V{down}"/>'
+        )
+
+    def cell(self, low: tuple[float, float], high: tuple[float, float], fill: str, style: str,
+             tip: str) -> None:  # fmt: skip
+        """A rectangle between two corners."""
+        (left, bottom), (right, top) = self.at(*low), self.at(*high)
+        self._marks.append(
+            f'<rect class="{style}" x="{left}" y="{top}" width="{right - left + 0.4:.1f}" '
+            f'height="{bottom - top + 0.4:.1f}" fill="{fill}">{_tip(tip)}</rect>'
+        )
+
+    def upright(self, x: float, text: str, style: str = "slo") -> None:
+        """A dashed line at a value of x, named at its top, on the side that has room."""
+        (right, top), (_, bottom) = self.at(x, self.y.high), self.at(x, self.y.low)
+        if not LEFT <= right <= WIDTH - RIGHT:
+            return
+        end, place = (" end", right - 5) if right > WIDTH / 2 else ("", right + 5)
+        self._marks.append(f'<path class="line dashed {style}" d="M{right} {top}V{bottom}"/>')
+        self._above.append(
+            f'<text class="mark {style}{end}" x="{place}" y="{top + 11}">{escape(text)}</text>'
+        )
+
+    def level(self, y: float, text: str, style: str = "slo") -> None:
+        """A dashed line at a value of y, named at its right end."""
+        (left, down), (right, _) = self.at(self.x.low, y), self.at(self.x.high, y)
+        if not TOP <= down <= self._height - BOTTOM:
+            return
+        self._marks.append(f'<path class="line dashed {style}" d="M{left} {down}H{right}"/>')
+        self._above.append(
+            f'<text class="mark {style} end" x="{right - 2}" y="{down - 5}">{escape(text)}</text>'
+        )
+
+    def draw(self) -> str:
+        """The SVG element."""
+        left, top = LEFT - 1, TOP - 6
+        width, height = WIDTH - LEFT - RIGHT + 8, self._height - TOP - BOTTOM + 10
+        return (
+            f'<svg viewBox="0 0 {WIDTH:g} {self._height:g}" role="img" '
+            f'aria-label="{escape(self._label)}">{"".join(self._below)}{"".join(self._frame())}'
+            # what lies outside the axes is cut off
+            f'<svg x="{left}" y="{top}" width="{width}" height="{height}" '
+            f'viewBox="{left} {top} {width} {height}">{"".join(self._marks)}</svg>'
+            f"{''.join(self._above)}</svg>"
+        )
+
+    def _frame(self) -> Iterator[str]:
+        bottom = self._height - BOTTOM
+        for value, text in self.y.marks(6):
+            _, down = self.at(self.x.low, value)
+            yield f'<path class="grid" d="M{LEFT} {down}H{WIDTH - RIGHT}"/>'
+            yield f'<text class="tick end" x="{LEFT - 7}" y="{down + 4.5}">{escape(text)}</text>'
+        for value, text in self.x.marks(7):
+            right, _ = self.at(value, self.y.low)
+            yield f'<path class="grid" d="M{right} {bottom}v4"/>'
+            yield (f'<text class="tick middle" x="{right}" y="{bottom + 18}">{escape(text)}</text>')
+        yield f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>'
+        yield (
+            f'<text class="name middle" x="{(LEFT + WIDTH - RIGHT) / 2}" '
+            f'y="{self._height - 8}">{escape(self.x.name)}</text>'
+        )
+
+
+def ramp(share: float) -> str:
+    """A colour for a share in [0, 1]: dark blue for little to yellow for much.
+
+    Steps of Viridis (van der Walt and Smith, 2015, CC0), which colour-blind readers can order.
+    """
+    place = min(max(share, 0.0), 1.0) * (len(_VIRIDIS) - 1)
+    low = min(int(place), len(_VIRIDIS) - 2)
+    mixed = (
+        round(a + (place - low) * (b - a))
+        for a, b in zip(_VIRIDIS[low], _VIRIDIS[low + 1], strict=True)
+    )
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
+_VIRIDIS = (
+    (68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141),
+    (39, 173, 129), (92, 200, 99), (170, 220, 50), (253, 231, 37),
+)  # fmt: skip
+
+
+def _tip(text: str) -> str:
+    return f"<title>{escape(text)}</title>" if text else ""
+
+
+def _round_step(width: float) -> float:
+    """The least of 1, 2, 2.5, 5 times a power of ten that is not below ``width``."""
+    if not width > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(width))
+    return next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= width * (1 - 1e-9))
+
+
+def _decades(low: float, high: float) -> list[tuple[float, str]]:
+    """Powers of ten, and where those are few, their 2 and 5 fold."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1.0,) if len(powers) > 4 else (1.0, 2.0, 5.0)
+    values = [step * 10.0**power for power in powers for step in steps]
+    return [(value, f"{value:g}") for value in values if low <= value <= high]
