@@ -19,7 +19,7 @@ from governor.meter import STALE, Meter
 from governor.senses import Senses
 from governor.space import OperatingPoint
 from governor.sweep.schedule import Measurement
-from governor.trial import Span, Trial
+from governor.trial import MAIN, Span, Trial
 from governor.units import format_duration
 from governor.window import Window
 
@@ -238,7 +238,7 @@ class Sweep:
         window = Window(
             point,
             began_s + self._device.info.settle_s,
-            rules.percentile,
+            {MAIN: rules.percentile},
             rules.warm_up,
             self._events,
         )
