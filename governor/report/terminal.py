@@ -52,7 +52,7 @@ def screen(status: Status, scene: Scene) -> Group:
     return Group(
         Text(scene.title, style="bold", no_wrap=True, overflow="ellipsis"),
         Text(),
-        _phases(status, scene),
+        phase_line(status.phase, f"{scene.time_s:.1f} s"),
         Text(),
         _now(status, scene),
         Text(),
@@ -72,59 +72,86 @@ def _reason(decision: Decision | None) -> str:
     return "" if decision is None else f"{decision.kind}: {decision.reason}"
 
 
-def _phases(status: Status, scene: Scene) -> Table:
+def phase_line(phase: str, right: str) -> Table:
+    """The phases, the present one marked, and something at the right end."""
     steps = Text()
-    for phase in PHASES if status.phase in PHASES else (*PHASES, status.phase):
+    for step in PHASES if phase in PHASES else (*PHASES, phase):
         if steps:
             steps.append(" > ", style="dim")
-        if phase == status.phase:
-            steps.append(f"[{phase.upper()}]", style="bold cyan")
+        if step == phase:
+            steps.append(f"[{step.upper()}]", style="bold cyan")
         else:
-            steps.append(phase, style="dim")
+            steps.append(step, style="dim")
     row = Table.grid(expand=True)
     row.add_column()
     row.add_column(justify="right")
-    row.add_row(steps, Text(f"{scene.time_s:.1f} s"))
+    row.add_row(steps, Text(right))
     return row
 
 
-def _now(status: Status, scene: Scene) -> Table:
+def facts() -> Table:
+    """Rows of a name and what there is to say."""
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", width=15)
     rows.add_column()
-    set_now = "the system's own governors" if status.point is None else str(status.point)
-    rows.add_row("set", Text(set_now, style="bold"))
-    rows.add_row(f"latency p{100 * scene.slo.percentile:g}", _latency(status, scene.slo))
-    rows.add_row("power", format_power(status.power_w.get(scene.total_rail, math.nan)))
-    rows.add_row("energy a frame", _energy(status))
     return rows
 
 
-def _latency(status: Status, slo: LatencySLO) -> Text:
-    if math.isnan(status.latency_s):
-        return Text(f"-  of {slo.bound}", style="dim")
-    kept = status.latency_s <= status.slo_s
-    shown = Text(f"{format_duration(status.latency_s):<9}")
-    if math.isfinite(status.slo_s):
-        share = status.latency_s / status.slo_s
-        filled = min(round(share * _GAUGE_CELLS), _GAUGE_CELLS)
-        shown.append("█" * filled, style="green" if kept else "red")
-        shown.append("░" * (_GAUGE_CELLS - filled), style="dim")
-        shown.append(f" {share:.0%} of {format_duration(status.slo_s)}")
+def _now(status: Status, scene: Scene) -> Table:
+    rows = facts()
+    set_now = "the system's own governors" if status.point is None else str(status.point)
+    rows.add_row("set", Text(set_now, style="bold"))
+    rows.add_row(
+        f"latency p{100 * scene.slo.percentile:g}",
+        latency_gauge(status.latency_s, status.slo_s, str(scene.slo.bound)),
+    )
+    rows.add_row("power", format_power(status.power_w.get(scene.total_rail, math.nan)))
+    rows.add_row("energy a frame", energy_change(status.energy_j, status.baseline_energy_j))
+    return rows
+
+
+def latency_gauge(latency_s: float, slo_s: float, bound: str = "the SLO") -> Text:
+    """A latency as a bar that is full at the SLO; ``bound``: the SLO as it was written."""
+    if math.isnan(latency_s):
+        return Text(f"-  of {bound}", style="dim")
+    kept = latency_s <= slo_s
+    shown = Text(f"{format_duration(latency_s):<9}")
+    if math.isfinite(slo_s):
+        shown.append_text(bar(latency_s / slo_s, _GAUGE_CELLS, "green" if kept else "red"))
+        shown.append(f" {latency_s / slo_s:.0%} of {format_duration(slo_s)}")
     if not kept:
         shown.append("  SLO MISSED", style="bold red")
     return shown
 
 
-def _energy(status: Status) -> Text:
-    shown = Text(f"{format_energy(status.energy_j):<9}")
-    change = status.energy_j / status.baseline_energy_j - 1.0
+def bar(share: float, cells: int, style: str) -> Text:
+    """A share of 1 as so many cells, the rest of them hollow."""
+    filled = min(max(round(share * cells), 0), cells) if math.isfinite(share) else 0
+    return Text("█" * filled, style=style) + Text("░" * (cells - filled), style="dim")
+
+
+def energy_change(energy_j: float, baseline_energy_j: float) -> Text:
+    """Energy an item, and its change against the default governors."""
+    shown = Text(f"{format_energy(energy_j):<9}")
+    change = energy_j / baseline_energy_j - 1.0 if baseline_energy_j > 0 else math.nan
     if math.isfinite(change) and change:
         shown.append(
             f"{format_percent(change, signed=True)} against the default governors",
             style="green" if change < 0 else "yellow",
         )
     return shown
+
+
+def sparkline(values: Sequence[float], cells: int) -> str:
+    """The latest values as one character each, on a scale from 0; a gap where one is unknown."""
+    recent = values[-cells:]
+    top = max((value for value in recent if math.isfinite(value)), default=0.0)
+    return "".join(
+        _EIGHTHS[min(max(round(8 * value / top), 1), 8)]
+        if math.isfinite(value) and top > 0
+        else " "
+        for value in recent
+    )
 
 
 def energy_chart(trials: Sequence[Trial], slo_s: float) -> Group:
