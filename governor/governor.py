@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -24,6 +25,7 @@ from governor.instrument.stream import Stream
 from governor.meter import STALE
 from governor.metrics import Collector, check_name
 from governor.pace import Pace
+from governor.roofline.work import Work
 from governor.runtime import Runtime
 from governor.search_worker import SearchWorker
 from governor.slo import LatencySLO
@@ -73,6 +75,8 @@ class EnergyGovernor(Stream):
         percentile: float = 0.95,
         device: str | Device = "auto",
         policy: str | Policy | PolicyFactory = DEFAULT_POLICY,
+        model: Work | str | Path | None = None,
+        board: str | Path | None = None,
         trials: int = 12,
         limits: Mapping[str, Limit] | None = None,
         batch_size: Sequence[int] | None = None,
@@ -95,6 +99,11 @@ class EnergyGovernor(Stream):
                 a device object; that one is released but not closed.
             policy: a name, a callable that makes a policy of a Problem, or a policy; that one
                 serves every search, so it is told of the trials before a drift, too.
+            model: what an inference runs, so that a search starts from what the roofline
+                predicts for it: its counted work, or what :func:`count_work
+                <governor.roofline.counting.count_work>` takes.
+            board: whose constants it predicts with: a name, or a file of ``governor
+                calibrate``; the device's own where only ``model`` is given.
             trials: operating points that a search may try.
             limits: by knob the lowest and highest allowed, ``{"gpu_hz": ("300MHz", None)}``.
             batch_size: sizes to choose from; the loop reads :attr:`batch_size`.
@@ -133,7 +142,12 @@ class EnergyGovernor(Stream):
         self._controller = Controller(
             space,
             slo,
-            self._policy_for(policy, in_process=clock.virtual or space is None),
+            self._seeded(
+                self._policy_for(policy, in_process=clock.virtual or space is None),
+                space,
+                model,
+                board,
+            ),
             self._info,
             trials=trials,
             seed=seed,
@@ -182,6 +196,22 @@ class EnergyGovernor(Stream):
             return cast(PolicyFactory, policy)
         given = cast(Policy, policy)
         return lambda _problem: given
+
+    def _seeded(
+        self,
+        policy_for: PolicyFactory,
+        space: Space | None,
+        model: Work | str | Path | None,
+        board: str | Path | None,
+    ) -> PolicyFactory:
+        """The same policy, told what board and model let expect."""
+        if space is None or (model is None and board is None):
+            return policy_for
+        from governor.roofline.prior import seeding  # only who seeds pays for it
+
+        prior_in = seeding(model, board or self._info.name)
+        prior_in(space)  # now, and not in the control loop
+        return lambda problem: policy_for(replace(problem, prior=prior_in(problem.space)))
 
     # The block ---------------------------------------------------------------------------
 

@@ -53,6 +53,25 @@ def parse_board(text: str, name: str, where: str) -> Board:
     return _Reader(where, data).board(name)
 
 
+def with_constants(board: Board, values: Mapping[str, Any]) -> Board:
+    """The board with other values, in the file's units, of constants by their dotted names.
+
+    Raises:
+        InputError: a name that it does not have, or a value out of range.
+    """
+    data: dict[str, Any] = {"title": board.title}
+    for key, constant in board.constants.items():
+        *tables, last = key.split(".")
+        table = data
+        for part in tables:
+            table = table.setdefault(part, {})
+        value = values.get(key, constant.value)
+        table[last] = {"value": value, "status": constant.status, "source": constant.source}
+    if unknown := sorted(set(values) - set(board.constants)):
+        raise InputError(f"{board.name} has no constant {unknown[0]}")
+    return _Reader(board.name, data).board(board.name)
+
+
 def format_board(title: str, constants: Mapping[str, Constant]) -> str:
     """The text of a board file: what :func:`parse_board` reads.
 
