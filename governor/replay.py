@@ -15,6 +15,7 @@ import numpy as np
 from governor.devices.replay import ReplayDevice
 from governor.devices.trace import Sweep
 from governor.errors import PolicyError
+from governor.roofline.fit import WEAK, Prior
 from governor.search import Search
 from governor.space import OperatingPoint
 from governor.units import Bound
@@ -31,6 +32,7 @@ class Task:
         trials: the budget, the all-max corner included.
         noise: relative standard deviation of each trial's latency and of its energy.
         curve: whether to ask the policy for its choice after every trial.
+        prior: what is known of the roofline's coefficients before.
     """
 
     sweep: Sweep
@@ -40,6 +42,7 @@ class Task:
     trials: int
     noise: float
     curve: bool = False
+    prior: Prior = WEAK
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ def run(task: Task) -> ReplayRun:
         PolicyError: the policy failed.
     """
     sweep, slo_s = task.sweep, task.slo.seconds(task.sweep.all_max_latency_s)
-    problem = Problem(sweep.space, slo_s, task.seed)
+    problem = Problem(sweep.space, slo_s, task.seed, task.prior)
     factory = load_policy(task.policy)
     watch = _Stopwatch()
     with watch:

@@ -264,7 +264,7 @@ class Surrogate:
         self._intervals: list[tuple[float, float]] = []
         self._inputs = model_inputs(space)
         self._errors = Errors(space)
-        self._views = [_View(prior)] if prior is WEAK else [_View(prior), _View(WEAK)]
+        self._views = [_View(one) for one in ([WEAK] if prior.weak else [prior, WEAK])]
 
     def tell(self, trial: Trial) -> None:
         """Add a trial.

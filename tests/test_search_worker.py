@@ -97,6 +97,8 @@ def test_the_policy_in_the_child_believes_what_its_problem_says(problem):
     again = decode_problem(json.loads(json.dumps(encode_problem(replace(problem, prior=known)))))
     np.testing.assert_array_equal(again.prior.mean, known.mean)
     np.testing.assert_array_equal(again.prior.sd, known.sd)
+    assert not again.prior.weak
+    assert decode_problem(json.loads(json.dumps(encode_problem(problem)))).prior.weak
 
 
 def test_a_problem_survives_the_pipe(problem):

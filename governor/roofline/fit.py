@@ -59,6 +59,11 @@ class Prior:
     mean: FloatArray
     sd: FloatArray
 
+    @property
+    def weak(self) -> bool:
+        """Whether it is no other than :data:`WEAK`, or a copy from another process."""
+        return np.array_equal(self.mean, WEAK.mean) and np.array_equal(self.sd, WEAK.sd)
+
 
 WEAK = Prior(
     mean=np.array([_WEAK[name][0] for name in PARAMETERS]),
