@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from toy import ToyBoard, ToyPolicy
 
 from governor import EnergyGovernor, InputError
+from governor.cli.main import main
 from governor.records.file import LineFile
 from governor.records.reader import Run, RunFile, read_run
+from governor.records.trace import read_sweep
 
 TESTS = str(Path(__file__).parent)
 
@@ -295,3 +297,36 @@ def test_keys_of_a_later_version_are_passed_over(
         for line in recorded[1].read_text().splitlines():
             file.write(json.dumps(json.loads(line) | {"mood": "good"}) + "\n")
     assert read_run(path) == read_run(recorded[1])
+
+
+# replayed
+
+
+def test_the_trials_of_a_record_can_be_searched_as_a_sweep(
+    recorded: tuple[EnergyGovernor, Path],
+) -> None:
+    gov, path = recorded
+    sweep = read_sweep(path)
+    measured = {trial.point: trial for trial in gov.trials if not trial.energy_se_j > 1e-2}
+    assert len(sweep.space) >= 2
+    for row, latency_s in enumerate(sweep.latency_s):
+        trial = measured[sweep.space.point(row)]
+        assert trial.latency_s == latency_s
+        assert trial.energy_j == sweep.energy_j[row]
+
+
+def test_replay_takes_a_record(
+    recorded: tuple[EnergyGovernor, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--latency-slo", "40ms", "--policy", "exhaustive", "--seeds", "1"]
+    assert main(["replay", str(recorded[1]), *arguments]) == 0
+    assert "toy" in capsys.readouterr().out
+
+
+def test_a_record_of_too_short_a_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.jsonl"
+    govern(path, 50)
+    assert main(["replay", str(path), "--latency-slo", "40ms"]) == 2
+    assert "needs at least 2" in capsys.readouterr().err

@@ -416,3 +416,13 @@ def test_bad_input_is_one_line(
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
     assert says in said.err
+
+
+def test_a_sweep_of_an_emulated_board_is_told_as_such(tmp_path: Path) -> None:
+    trace, pages = tmp_path / "sweep.csv", [tmp_path / "a.html", tmp_path / "b.html"]
+    where = ["--device", "emulated:nano/yolov8n-trt", "--sample", "12", "--repeats", "1"]
+    assert main(["sweep", "-o", str(trace), *where, "--report", str(pages[0])]) == 0
+    assert main(["report", str(trace), "-o", str(pages[1])]) == 0
+    for page in pages:
+        assert "EMULATED: nothing was measured" in page.read_text()
+    assert "all 12 settings" in pages[0].read_text()

@@ -19,13 +19,13 @@ from governor.cli.replay import (
     Workloads,
     check_writable,
     infeasible_note,
+    read_sweeps,
     result_console,
     result_table,
     run_with_progress,
     select,
     write_json,
 )
-from governor.devices.trace import read_traces
 from governor.errors import InputError
 from governor.units import format_percent, parse_bound
 from policies.policy import load_policy
@@ -64,7 +64,7 @@ def compare(
 
     names = _policies(policies)
     slos = [parse_bound(text) for text in latency_slo]
-    sweeps = select(read_traces(traces), workload, device)
+    sweeps = select(read_sweeps(traces), workload, device)
     check_writable(plot, json_file)
     if plot is not None:
         from governor.report.drawing import check_format

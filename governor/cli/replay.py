@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
     from governor.replay import ReplayRun, Summary, Task
 
-Traces = Annotated[list[Path], typer.Argument(metavar="TRACE.csv", help="Measured sweeps.")]
+Traces = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="TRACE.csv|RUN.jsonl", help="Measured sweeps; of a run record its trials."
+    ),
+]
 Slo = Annotated[
     list[str],
     typer.Option(
@@ -92,7 +97,7 @@ def replay(
 
     load_policy(policy)
     slos = [parse_bound(text) for text in latency_slo]
-    sweeps = select(read_traces(traces), workload, device)
+    sweeps = select(read_sweeps(traces), workload, device)
     check_writable(json_file)
     check_report(report)
     runs = run_with_progress(
@@ -113,6 +118,21 @@ def replay(
         f"{policy}, {trials} trials, replayed on measured sweeps "
         f"with {format_percent(noise)} noise",
     )
+
+
+def read_sweeps(paths: Sequence[Path]) -> list[Sweep]:
+    """The sweeps in traces, and the trials of run records, which end in .jsonl.
+
+    Raises:
+        InputError: a file is neither.
+    """
+    records = [path for path in paths if path.suffix.lower() == ".jsonl"]
+    sweeps = read_traces([path for path in paths if path not in records])
+    if records:
+        from governor.records.trace import read_sweep
+
+        sweeps += [read_sweep(path) for path in records]
+    return sweeps
 
 
 def select(

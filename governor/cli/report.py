@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -36,7 +37,8 @@ def report(
     if source.suffix.lower() == ".csv":
         slo = None if latency_slo is None else parse_bound(latency_slo)
         sweeps = select(read_traces([source]), workload, device)
-        reports = [of_sweep(sweep, slo) for sweep in sweeps]
+        emulated = _emulated(source)
+        reports = [of_sweep(sweep, slo, emulated=emulated) for sweep in sweeps]
     elif latency_slo is not None or workload or device:
         raise InputError(
             f"--latency-slo, --workload and --device are for a trace, and {source} is a run record"
@@ -46,3 +48,12 @@ def report(
     title = reports[0].title if len(reports) == 1 else source.stem
     write_report(output, title, reports)
     typer.echo(f"wrote {output}")
+
+
+def _emulated(trace: Path) -> bool:
+    """Whether ``governor sweep`` wrote this trace on an emulated board: it says so beside it."""
+    try:
+        about: object = json.loads(trace.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and cast(dict[str, object], about).get("emulated") is True

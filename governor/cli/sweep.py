@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from governor.cli.replay import check_writable, result_console, result_table
+from governor.cli.replay import (
+    ReportFile,
+    check_report,
+    check_writable,
+    result_console,
+    result_table,
+)
 from governor.errors import GovernorError, InputError
 from governor.units import format_duration, format_energy, format_power
 
@@ -71,6 +77,7 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin again where FILE.csv was begun before.")
     ] = False,
+    report: ReportFile = None,
 ) -> None:
     """Measure latency, power and energy at many settings of a device.
 
@@ -86,6 +93,7 @@ def sweep(
         raise InputError(f"--on-error must be stop or skip, got {on_error!r}")
     sizes = _sizes(batch)
     check_writable(output)
+    check_report(report)
     opened, infer = open_workload(device, workload)
     try:
         space = _space(opened, _knobs(knob), sizes, sample, seed)
@@ -103,6 +111,8 @@ def sweep(
         _announce(console, opened, name, file, measurements)
         failures = run(opened, file.remaining(measurements), infer, file, rules, on_error)
         _show(console, file, opened.info.emulated)
+        if report is not None:
+            _write_report(report, output, opened.info.emulated)
     finally:
         opened.close()
     if failures:
@@ -110,6 +120,15 @@ def sweep(
             f"{len(failures)} measurements failed, the first: {failures[0]}; "
             "run the same command again to try just those"
         )
+
+
+def _write_report(path: Path, trace: Path, emulated: bool) -> None:
+    from governor.devices.trace import read_traces
+    from governor.report.document import write_report
+    from governor.report.sources import of_sweep
+
+    reports = [of_sweep(each, emulated=emulated) for each in read_traces([trace])]
+    write_report(path, reports[0].title if len(reports) == 1 else trace.stem, reports)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -88,15 +88,15 @@ def _held(run: Run) -> Measured | None:
     )
 
 
-def of_sweep(sweep: Sweep, slo: Bound | None = None) -> Report:
-    """A measured sweep: every setting, and the best of them within ``slo``."""
+def of_sweep(sweep: Sweep, slo: Bound | None = None, emulated: bool = False) -> Report:
+    """A sweep: every setting, and the best of them within ``slo``."""
     bound = None if slo is None else slo.seconds(sweep.all_max_latency_s)
     settings = landscape_of(sweep)
     fastest = settings[sweep.space.fastest]
     return Report(
         title=str(sweep),
-        badge="MEASURED SWEEP",
-        real=True,
+        badge="EMULATED: nothing was measured on hardware" if emulated else "MEASURED SWEEP",
+        real=not emulated,
         sources=_sweep_sources(),
         device=sweep.device,
         slo=f"latency <= {slo}" if slo is not None else "no SLO",
@@ -104,7 +104,7 @@ def of_sweep(sweep: Sweep, slo: Bound | None = None) -> Report:
         levels=levels_of(sweep),
         chosen=settings[sweep.optimum(float("inf") if bound is None else bound)],
         others=[("all-max", fastest)],
-        landscape=Landscape(settings=settings, what="the sweep as measured"),
+        landscape=Landscape(settings=settings, what="the sweep as it is"),
     )
 
 
