@@ -335,6 +335,7 @@ EXPORT_ERRORS = Family(
     lambda status: (),
 )
 """Of the process, not of a governor."""
+DOCUMENTED = (*FAMILIES, EXPORT_ERRORS)
 
 
 class Collector:
@@ -382,7 +383,7 @@ class Collector:
 
     def describe(self) -> list[Metric]:
         """The names, so that a registry refuses a second collector of them."""
-        return [_metric(family) for family in (*FAMILIES, EXPORT_ERRORS)]
+        return [_metric(family) for family in DOCUMENTED]
 
     def collect(self) -> Iterator[Metric]:
         """Every metric that has a sample now."""

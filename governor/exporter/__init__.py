@@ -120,17 +120,14 @@ class Address:
             InputError: it is no address.
         """
         found = re.fullmatch(
-            r"(?:(?P<host>[A-Za-z0-9_.-]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\])?(?P<colon>:)?"
-            r"(?P<port>[0-9]{1,5})(?P<more>\+?)",
-            text.strip() if text.strip().isdigit() is False else f"localhost:{text.strip()}",
+            r"(?:([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):)?([0-9]{1,5})(\+?)", text.strip()
         )
-        host = found and (found["host"] or found["v6"])
-        if found is None or not host or not found["colon"] or int(found["port"]) > 65535:
+        if found is None or int(found[2]) > 65535:
             raise InputError(
                 f"{text!r} is no address to listen at; write HOST:PORT, such as "
                 f"{DEFAULT_ADDRESS}, or 0.0.0.0:9477 to be reached from elsewhere"
             )
-        return cls(host, int(found["port"]), bool(found["more"]))
+        return cls((found[1] or "localhost").strip("[]"), int(found[2]), bool(found[3]))
 
 
 def _check_url(url: str) -> None:

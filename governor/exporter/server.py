@@ -9,9 +9,9 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
-from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -27,8 +27,12 @@ MOST_THREADS = 8
 """Scrapes answered at the same time."""
 PATIENCE_S = 5.0
 """A scraper that is silent for so long is hung up on."""
+GRACE_S = 0.25
+"""So long a scrape may take while others wait for its thread; one takes some milliseconds."""
 TURN_S = 1.0
-"""The longest that a new scraper waits for one of the threads."""
+"""The longest that a thread whose scraper was hung up on may take to end."""
+PAUSE_S = 0.1
+"""Until the next try where no connection can be taken."""
 PORTS = 100
 """So many ports are tried for a free one."""
 PATH = "/metrics"
@@ -68,9 +72,7 @@ class MetricsServer:
         host = f"[{address.host}]" if ":" in address.host else address.host
         scheme = "http" if tls is None else "https"
         self.url = f"{scheme}://{host}:{self._server.server_port}{PATH}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="metrics", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve, name="metrics", daemon=True)
         self._thread.start()
 
     def leave(self, source: Source) -> None:
@@ -81,12 +83,12 @@ class MetricsServer:
             if self.members:
                 return
             _servers.pop(self.config.listen, None)
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.end()
+        self._thread.join(TURN_S)
 
     def forget(self) -> None:
         """In a forked child: the address is the parent's, and must not be kept open."""
-        self._server.socket.close()
+        self._server.server_close()
 
 
 def share(config: MetricsConfig) -> MetricsServer:
@@ -175,10 +177,9 @@ class _Taken(Exception):  # noqa: N818 - no error yet: another port may be free
     pass
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """At most ``MOST_THREADS`` connections; for one more, the oldest is hung up on."""
+class _Server(WSGIServer):
+    """At most ``MOST_THREADS`` connections; one more waits, or the oldest is hung up on."""
 
-    daemon_threads = True
     request_queue_size = 32
 
     def __init__(
@@ -190,9 +191,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     ) -> None:
         self.address_family = family
         self._tls = tls
-        self._open: dict[socket.socket, None] = {}
+        self._open: dict[socket.socket, float] = {}
         self._guard = threading.Lock()
         self._free = threading.BoundedSemaphore(MOST_THREADS)
+        self._ended = False
         super().__init__(address, _Handler)
         self.set_app(app)
 
@@ -210,18 +212,39 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
 
+    def serve(self) -> None:
+        """Answer until :meth:`end`, without ever waking up for nothing."""
+        while not self._ended:
+            with suppress(OSError):  # it has ended, or there are no more file descriptors
+                self.process_request(*self.get_request())
+                continue
+            time.sleep(0.0 if self._ended else PAUSE_S)
+
+    def end(self) -> None:
+        """Listen no more."""
+        self._ended = True
+        with suppress(OSError):  # wakes up the thread that waits for a scraper
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, when one is free."""
-        if not self._free.acquire(blocking=False):
+        if not self._free.acquire(timeout=self._grace_s()):
             self._hang_up_on_the_oldest()
             if not self._free.acquire(timeout=TURN_S):
                 self.shutdown_request(request)
                 return
         with self._guard:
-            self._open[request] = None
+            self._open[request] = time.monotonic()
         threading.Thread(
             target=self._answer, args=(request, client_address), name="scrape", daemon=True
         ).start()
+
+    def _grace_s(self) -> float:
+        """Until the oldest connection has had its time."""
+        now_s = time.monotonic()
+        with self._guard:
+            return max(next(iter(self._open.values()), now_s) + GRACE_S - now_s, 0.0)
 
     def _hang_up_on_the_oldest(self) -> None:
         with self._guard:
