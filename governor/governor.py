@@ -398,6 +398,7 @@ class EnergyGovernor(Stream):
                 held_energy_j=_energy_of(controller.held),
                 best_energy_j=_energy_of(controller.best),
                 predicted_energy_j=controller.predicted_j,
+                total_rail=self._info.total_rail,
                 power_w=dict(sample.power_w) if sample is not None else {},
                 temperature_c=dict(sample.temperature_c) if sample is not None else {},
                 throttle_events=dict(sample.throttle_events) if sample is not None else {},

@@ -97,8 +97,13 @@ def _each(
     return samples
 
 
-def _rails(rail: Mapping[str, float], total: float) -> dict[str, float]:
-    return {**rail, "total": total}
+def _joules(status: Status) -> dict[str, float]:
+    return {**status.rail_j, "total": status.total_j}
+
+
+def _watts(status: Status) -> dict[str, float]:
+    total_w = status.power_w.get(status.total_rail, math.nan)
+    return {**status.power_w, "total": total_w}
 
 
 def _states(status: Status) -> Iterable[Sample]:
@@ -182,14 +187,14 @@ FAMILIES: tuple[Family, ...] = (
         "counter",
         'Energy by rail. Rails overlap: never sum over them; rail="total" is all that counts.',
         ("rail",),
-        _each(lambda status: _rails(status.rail_j, status.total_j)),
+        _each(_joules),
     ),
     Family(
         "governor_power_watts",
         "gauge",
-        "Latest power reading by rail. Rails overlap: never sum over them.",
+        'Latest power reading by rail. Rails overlap: never sum over them; rail="total" is all.',
         ("rail",),
-        _each(lambda status: status.power_w),
+        _each(_watts),
     ),
     Family(
         "governor_energy_per_item_joules",

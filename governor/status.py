@@ -33,6 +33,7 @@ class Status:
         baseline_energy_j, held_energy_j: joules an item, before and in hold.
         best_energy_j: of the present search's trials the least that keeps the SLO.
         predicted_energy_j: what the policy expects at what is set; NaN: no idea.
+        total_rail: the one of ``power_w`` that is the whole of what is charged.
         power_w, temperature_c: latest readings by rail and zone.
         throttle_events: the device's own counters, by cause.
         total_j, rail_j: joules on the total rail and by rail since the start; rails overlap.
@@ -70,6 +71,7 @@ class Status:
     held_energy_j: float
     best_energy_j: float
     predicted_energy_j: float
+    total_rail: str
     power_w: Mapping[str, float]
     temperature_c: Mapping[str, float]
     throttle_events: Mapping[str, int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ from governor import EnergyGovernor, MetricsConfig
 from governor.devices.emulated import EmulatedBoard
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 def infer(gov: EnergyGovernor, board: EmulatedBoard, inferences: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from metrics_rig import exposition, fetch, governed, infer, until_hold, value, values
+from metrics_rig import exposition, fetch, free_port, governed, infer, until_hold, value, values
 
 from governor import GovernorError, MetricsConfig, MissingExtraError
 from governor.exporter.otel import instrument_name
@@ -32,11 +31,6 @@ def otel() -> ModuleType:
     reason = "OpenTelemetry is not installed; python -m pip install 'energy-governor[otel]'"
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason=reason)
     return pytest.importorskip("opentelemetry.sdk.metrics", reason=reason)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @contextmanager
