@@ -1,7 +1,8 @@
 """Where a board turns from memory-bound to compute-bound, in time and in energy.
 
-All for one kind of arithmetic at given clocks, at what the stack reaches of the peak.
-An intensity is FLOP a byte. The energy roofline: Choi, Bedard, Fowler, Vuduc, IPDPS 2013.
+All for one kind of arithmetic at given clocks, at the hardware's peak and full bandwidth: what a
+framework reaches of them is left out here. An intensity is FLOP a byte. The energy roofline:
+Choi, Bedard, Fowler, Vuduc, IPDPS 2013.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from governor.roofline.prediction import (
     Clocks,
     bandwidth,
     idle_power,
+    peak_per_clock,
     predict,
-    reached_per_clock,
     runs_in,
     standing_power,
 )
@@ -30,7 +31,7 @@ class Roof:
 
     Attributes:
         precision: of the arithmetic.
-        flop_per_s, bytes_per_s: what is reached at most.
+        flop_per_s, bytes_per_s: the peak and the bandwidth.
         j_per_flop, j_per_byte: at this clock's voltage.
         standing_w: drawn whatever it does.
         limit_w: the module draws no more.
@@ -78,16 +79,15 @@ class Roof:
 
 
 def roof(board: Board, stack: Stack, layer: Layer, mode: Mode) -> Roof:
-    """The rooflines at the mode's caps for arithmetic such as ``layer``'s."""
+    """The rooflines at the mode's caps for arithmetic such as ``layer``'s on that stack."""
     clocks = Clocks.at(mode)
     v2 = float(board.gpu.voltage.squared(clocks.gpu_hz)[0])
     precision = runs_in(layer, board, stack)
-    reach = float(bandwidth(board, clocks.gpu_hz, clocks.emc_hz, clocks.gpu_share)[0])
     energy = board.energy
     return Roof(
         precision=precision,
-        flop_per_s=reached_per_clock(layer, board, stack) * mode.gpu_hz * mode.gpu_share,
-        bytes_per_s=reach * stack.bandwidth,
+        flop_per_s=peak_per_clock(layer, board, stack) * mode.gpu_hz * mode.gpu_share,
+        bytes_per_s=float(bandwidth(board, clocks.gpu_hz, clocks.emc_hz, clocks.gpu_share)[0]),
         j_per_flop=v2 * energy.j_per_flop_of(precision),
         j_per_byte=v2 * energy.gpu_j_per_byte + energy.memory_j_per_byte,
         standing_w=float(standing_power(board, clocks)[0]),

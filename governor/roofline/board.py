@@ -168,7 +168,10 @@ class Stack:
 
     Attributes:
         efficiency: share of the peak reached, by kind of operation (``KINDS``).
-        bandwidth: share of the memory's bandwidth reached, on the bytes as they are counted.
+        reread_per_flop: values that products read again from memory, since their operands are
+            needed for every tile of the result and do not all fit the caches.
+        bandwidth: share of the memory's bandwidth reached, on the bytes as they are counted, by
+            kind; above 1 where caches save what was counted.
         launch_cycles: CPU clocks to launch one kernel.
         serial_cycles: CPU clocks per batch that nothing overlaps.
         kernel_cycles: GPU clocks that each kernel costs however small.
@@ -176,7 +179,8 @@ class Stack:
     """
 
     efficiency: Mapping[str, float]
-    bandwidth: float
+    reread_per_flop: float
+    bandwidth: Mapping[str, float]
     launch_cycles: float
     serial_cycles: float
     kernel_cycles: float

@@ -166,7 +166,8 @@ class _Reader:
     def _stack(self, key: str) -> Stack:
         return Stack(
             efficiency={kind: self.number(f"{key}.{kind}", high=1, closed=True) for kind in KINDS},
-            bandwidth=self.number(f"{key}.bandwidth"),
+            reread_per_flop=self.number(f"{key}.reread_per_kflop", 1e-3, low=0),
+            bandwidth={kind: self.number(f"{key}.{kind}_bandwidth") for kind in KINDS},
             launch_cycles=self.number(f"{key}.launch_cycles", low=0),
             serial_cycles=self.number(f"{key}.serial_cycles", low=0),
             kernel_cycles=self.number(f"{key}.kernel_cycles", low=0),

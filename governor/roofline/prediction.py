@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from governor.roofline.board import Board, Mode, Stack, Unit
-from governor.roofline.work import Layer, Work
+from governor.roofline.work import PRECISIONS, Layer, Work
 from governor.space import BoolArray, FloatArray
 
 SHARPNESS = 4.0
@@ -95,7 +95,6 @@ class Prediction:
 
 def predict(board: Board, stack: Stack, work: Work, clocks: Clocks) -> Prediction:
     """Time and energy of one batch of ``work`` at each of the clocks."""
-    moved = work.bytes
     # Many settings share their GPU and memory clock: the layers are added up once for each.
     pairs = np.stack((clocks.gpu_hz, clocks.emc_hz), axis=1)
     distinct, which = np.unique(pairs, axis=0, return_inverse=True)
@@ -104,10 +103,9 @@ def predict(board: Board, stack: Stack, work: Work, clocks: Clocks) -> Predictio
     launch_s = work.kernels * stack.launch_cycles / clocks.cpu_hz
     time_s = stack.serial_cycles / clocks.cpu_hz + _overlap(gpu_s, launch_s)
 
+    in_gpu, in_memory = _switched(board, stack, work)
     v2 = board.gpu.voltage.squared(clocks.gpu_hz)
-    energy = board.energy
-    flop_j = sum(one.flop * energy.j_per_flop_of(runs_in(one, board, stack)) for one in work.layers)
-    switched_j = v2 * (flop_j + energy.gpu_j_per_byte * moved) + energy.memory_j_per_byte * moved
+    switched_j = v2 * in_gpu.sum() + in_memory.sum()
     power_w = standing_power(board, clocks)
     capped = switched_j + power_w * time_s > board.limit_w * time_s
     with np.errstate(divide="ignore"):
@@ -131,14 +129,58 @@ def layer_seconds(
     gpu_share: float = 1.0,
 ) -> FloatArray:
     """GPU seconds of each of ``m`` layers at each of ``n`` clocks, shape ``(n, m)``."""
-    flop = np.array([layer.flop for layer in work.layers])
-    moved = np.array([layer.bytes for layer in work.layers])
     kernels = np.array([layer.kernels for layer in work.layers])
-    per_clock = np.array([reached_per_clock(layer, board, stack) for layer in work.layers])
-    clock_s = 1 / gpu_hz[:, None]
-    computing = flop / per_clock * clock_s / gpu_share
-    moving = moved / (stack.bandwidth * bandwidth(board, gpu_hz, emc_hz, gpu_share))[:, None]
-    return _overlap(computing, moving) + kernels * stack.kernel_cycles * clock_s
+    computing, moving = _streams(board, stack, work, gpu_hz, emc_hz, gpu_share)
+    return _overlap(computing, moving) + kernels * stack.kernel_cycles / gpu_hz[:, None]
+
+
+def layer_joules(board: Board, stack: Stack, work: Work, mode: Mode) -> FloatArray:
+    """Joules of each layer at the mode's caps, with standing power in its GPU time, ``(m,)``."""
+    clocks = Clocks.at(mode)
+    seconds = layer_seconds(board, stack, work, clocks.gpu_hz, clocks.emc_hz, clocks.gpu_share)[0]
+    in_gpu, in_memory = _switched(board, stack, work)
+    switched = board.gpu.voltage.squared(clocks.gpu_hz) * in_gpu + in_memory
+    return switched + standing_power(board, clocks)[0] * seconds
+
+
+def _switched(board: Board, stack: Stack, work: Work) -> tuple[FloatArray, FloatArray]:
+    """Joules that the layers' FLOP and bytes cost, in the GPU at its voltage floor and in memory.
+
+    Both of shape ``(m,)``; those in the GPU grow with its voltage squared.
+    """
+    energy = board.energy
+    flop = np.array([layer.flop for layer in work.layers])
+    moved = moved_bytes(work, stack)
+    per_flop = [energy.j_per_flop_of(runs_in(layer, board, stack)) for layer in work.layers]
+    return flop * per_flop + energy.gpu_j_per_byte * moved, energy.memory_j_per_byte * moved
+
+
+def layer_limits(
+    board: Board, stack: Stack, work: Work, mode: Mode
+) -> tuple[FloatArray, FloatArray]:
+    """Seconds of arithmetic and of data movement of each layer at the mode's caps, ``(m,)``."""
+    clocks = Clocks.at(mode)
+    computing, moving = _streams(board, stack, work, clocks.gpu_hz, clocks.emc_hz, clocks.gpu_share)
+    return computing[0], moving[0]
+
+
+def _streams(
+    board: Board,
+    stack: Stack,
+    work: Work,
+    gpu_hz: FloatArray,
+    emc_hz: FloatArray,
+    gpu_share: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Seconds of arithmetic and of data movement, as if alone; shapes ``(n, m)``."""
+    layers = work.layers
+    reached = np.array([bandwidth_share(layer, stack) for layer in layers])
+    flop = np.array([layer.flop for layer in layers])
+    moved = moved_bytes(work, stack)
+    per_clock = np.array([reached_per_clock(layer, board, stack) for layer in layers])
+    computing = flop / per_clock / (gpu_share * gpu_hz[:, None])
+    moving = moved / reached / bandwidth(board, gpu_hz, emc_hz, gpu_share)[:, None]
+    return computing, moving
 
 
 def bandwidth(
@@ -191,9 +233,25 @@ def reached_per_clock(layer: Layer, board: Board, stack: Stack) -> float:
     return stack.efficiency[kind_of(layer)] * peak_per_clock(layer, board, stack)
 
 
+def moved_bytes(work: Work, stack: Stack) -> FloatArray:
+    """Bytes that each layer moves, ``(m,)``: as counted, and what products read again."""
+    again = stack.reread_per_flop
+    return np.array(
+        [
+            one.bytes + again * one.flop * PRECISIONS[one.precision] * (one.unit == "matmul")
+            for one in work.layers
+        ]
+    )
+
+
+def bandwidth_share(layer: Layer, stack: Stack) -> float:
+    """What such work reaches of the bandwidth."""
+    return stack.bandwidth[kind_of(layer)]
+
+
 def runs_in(layer: Layer, board: Board, stack: Stack) -> str:
     """The precision it really runs in: cuDNN takes TF32 for FP32 convolutions and recurrence."""
-    recurrent = layer.operator.lower().startswith(("lstm", "gru", "rnn"))
+    recurrent = layer.operator.lower().startswith(("recurrent", "lstm", "gru", "rnn"))
     tf32 = (
         layer.precision == "fp32"
         and layer.unit == "matmul"
