@@ -314,11 +314,11 @@ def _remarks(forecast: Forecast) -> list[str]:
     gated, idling = (hz / 1e6 for hz in (forecast.race_gated_hz, forecast.race_idling_hz))
     top = forecast.modes[0].gpu_hz / 1e6
     if gated >= top:
-        lines.append(f"Racing wins at every GPU clock up to {top:.0f} MHz: standing power rules.")
+        lines.append(f"Racing to idle wins at every GPU clock, up to {top:.0f} MHz.")
     else:
         lines.append(
-            f"Racing to idle wins up to a GPU clock of {gated:.0f} MHz, running slower above it "
-            f"({idling:.0f} MHz if the board idles in between and is not switched off)."
+            f"Racing to idle wins up to a GPU clock of {gated:.0f} MHz "
+            f"({idling:.0f} if idling costs power); above it, slower saves energy."
         )
     return lines
 
