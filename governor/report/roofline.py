@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from governor.report.drawing import (
     Figure,
     empty_figure,
     inline,
-    page,
     prepare,
     svg,
 )
+from governor.report.page import page, table
 from governor.roofline.forecast import Forecast
 from governor.roofline.prediction import Clocks, kind_of, layer_joules, layer_seconds, predict
 from governor.roofline.published import Compared, Published
@@ -315,26 +314,23 @@ def _pair(one: Compared, *, energy: bool) -> tuple[float, float] | None:
 
 
 def _points(sets: Sequence[tuple[Published, Sequence[Compared]]]) -> str:
-    rows = "".join(
-        f"<tr><th>{escape(published.name)}: {escape(one.point.label)}</th>"
-        f"<td>{'fitted' if one.point.fitted else 'tested'}</td>"
-        f"<td>{1e3 * one.point.time_s:.4g}</td><td>{1e3 * one.time_s:.4g}</td>"
-        f"<td>{100 * one.time_error:+.1f}</td>"
-        + (
-            "<td></td>" * 3
-            if one.energy_error is None or one.point.energy_j is None
-            else f"<td>{one.point.energy_j:.4g}</td><td>{one.energy_j:.4g}</td>"
-            f"<td>{100 * one.energy_error:+.1f}</td>"
-        )
-        + "</tr>"
-        for published, compared in sets
-        for one in compared
-    )
     heads = ("point", "half", "published ms", "predicted", "error %")
     heads += ("published J", "predicted", "error %")
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    return f"""<div class="scroll"><table>
-<caption>Each point: latency and energy of a batch.</caption>
-<thead><tr>{head}</tr></thead>
-<tbody>{rows}</tbody>
-</table></div>"""
+    rows: list[tuple[str, ...]] = []
+    for published, compared in sets:
+        for one in compared:
+            point, error = one.point, one.energy_error
+            energy = ("", "", "")
+            if point.energy_j is not None and error is not None:
+                energy = (f"{point.energy_j:.4g}", f"{one.energy_j:.4g}", f"{100 * error:+.1f}")
+            rows.append(
+                (
+                    f"{published.name}: {point.label}",
+                    "fitted" if point.fitted else "tested",
+                    f"{1e3 * point.time_s:.4g}",
+                    f"{1e3 * one.time_s:.4g}",
+                    f"{100 * one.time_error:+.1f}",
+                    *energy,
+                )
+            )
+    return table("Each point: latency and energy of a batch.", heads, rows)
