@@ -31,7 +31,6 @@ from governor.savings import Savings
 from governor.setting import Setting
 from governor.slo import LatencySLO, p_keeps
 from governor.space import Knob, OperatingPoint, Space
-from governor.streams import Resolution
 from governor.trial import Span, Trial
 from governor.units import format_duration, format_knob_name, format_percent
 from policies.policy import NotReady, PolicyFactory, Proposal
@@ -275,24 +274,6 @@ class Controller:
         if self.governing and self._due(now_s):
             return self._begin_search(now_s, "trying again")
         return None
-
-    def add_stream(
-        self,
-        name: str,
-        slo: LatencySLO,
-        stall_s: float = 0.0,
-        resolution: Resolution | None = None,
-    ) -> None:
-        """One more stream of inferences, with a bound of its own.
-
-        Args:
-            stall_s: a shorter wait for its next inference is never a stall.
-            resolution: where its latencies come from a histogram, the bucket around one.
-
-        Raises:
-            InputError: its name is taken, or there are too many.
-        """
-        self.seen.streams.add(name, slo, stall_s, resolution)
 
     def stop_governing(self, now_s: float, reason: str) -> Decision:
         """Hands off for good; measuring goes on."""

@@ -129,6 +129,7 @@ class EnergyGovernor(Stream):
         self._name = check_name(name)
         self._metrics = MetricsConfig.parse(metrics)
         self._exporter: Exporter | None = None
+        self._source_counts: Callable[[], Mapping[tuple[str, str], int]] = dict
         sizes = _batch_sizes(batch_size)
         self._callback = callback
         self._worker: SearchWorker | None = None
@@ -279,7 +280,6 @@ class EnergyGovernor(Stream):
         percentile: float = 0.95,
         counts_items: bool = True,
         stall_s: float = 0.0,
-        resolution: Resolution | None = None,
     ) -> Stream:
         """Another stream of inferences on the same board, with a bound of its own.
 
@@ -294,8 +294,6 @@ class EnergyGovernor(Stream):
             counts_items: False where this is another bound on work that another stream counts,
                 such as the time to the first token beside the time of each.
             stall_s: a shorter wait for its next inference is never a stall of its input.
-            resolution: where its latencies are read off a histogram, the edges in s of the
-                bucket that a latency is in.
 
         Raises:
             InputError: an argument cannot be used, or the name is taken.
@@ -306,8 +304,22 @@ class EnergyGovernor(Stream):
             )
         slo = LatencySLO.parse(latency_slo, percentile)
         with self._runtime.lock:
-            self._controller.add_stream(name, slo, stall_s, resolution)
+            self._controller.seen.streams.add(name, slo, stall_s)
         return Stream(self._recorder.branch(name, self._recorder.items if counts_items else _none))
+
+    def set_resolution(self, stream: str, resolution: Resolution) -> None:
+        """A stream's latencies are read off a histogram, which tells them to a bucket only.
+
+        Args:
+            stream: its name, ``main`` for the governor's own.
+            resolution: of a latency in s the edges, in s, of its bucket.
+        """
+        with self._runtime.lock:
+            self._controller.seen.streams[stream].resolution = resolution
+
+    def count_sources(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """What is seen of other processes, by source and outcome, for :meth:`status`."""
+        self._source_counts = counts
 
     @property
     def batch_size(self) -> int:
@@ -420,6 +432,7 @@ class EnergyGovernor(Stream):
                 fallbacks=controller.fallbacks,
                 drifts=controller.drifts,
                 record_errors=0 if self._record is None else self._record.errors,
+                sources=self._source_counts(),
                 streams=tuple(stream.status() for stream in seen.streams),
             )
 

@@ -310,6 +310,13 @@ FAMILIES: tuple[Family, ...] = (
         _each(lambda status: status.restores, "release", "error", "failed"),
     ),
     Family(
+        "governor_source_messages",
+        "counter",
+        "A sidecar's messages from each application and source, by what became of them.",
+        ("source", "outcome"),
+        lambda status: status.sources.items(),
+    ),
+    Family(
         "governor_disturbances",
         "counter",
         "Times that someone else set a knob, or the input stalled.",

@@ -49,6 +49,7 @@ class Status:
         outcomes, disturbances, sensor_errors, restores: counts by kind.
         fallbacks, drifts: how often the SLO guard and the drift detector spoke.
         record_errors: lines of the run record that could not be written.
+        sources: a sidecar's messages, by source and what became of them.
         streams: each with its own bound, the governor's own first.
     """
 
@@ -93,4 +94,5 @@ class Status:
     fallbacks: int
     drifts: int
     record_errors: int
+    sources: Mapping[tuple[str, str], int]
     streams: tuple[StreamStatus, ...]

@@ -54,13 +54,12 @@ class SeenStream:
         budget: what of it a search may still spend.
         silent: no inference has come yet, or none comes any more.
         met: a search has taken account of it.
+        resolution: where its latencies are read off a histogram, the bucket around one.
         hung: an unfinished inference that is violation enough; None: there is none.
         latest: in the latest finished window that it was in.
     """
 
-    def __init__(
-        self, name: str, slo: LatencySLO, stall_s: float, resolution: Resolution | None = None
-    ) -> None:
+    def __init__(self, name: str, slo: LatencySLO, stall_s: float) -> None:
         self.name = name
         self.slo = slo
         self.slo_s = math.inf if slo.bound.relative else slo.bound.value
@@ -69,15 +68,10 @@ class SeenStream:
         self.arrivals = Arrivals(stall_s)
         self.silent = True
         self.met = False
+        self.resolution: Resolution | None = None
         self.hung: Span | None = None
         self.latest: StreamLatency | None = None
         self.inferences = self.violations = 0
-        self._resolution = resolution
-
-    @property
-    def coarse(self) -> bool:
-        """Whether its latencies are known to the nearest bucket only."""
-        return self._resolution is not None
 
     def note_unfinished(self, now_s: float, in_flight_s: float, here: bool) -> None:
         """Its oldest unfinished inference has lasted so long; ``here``: in this window alone."""
@@ -90,8 +84,8 @@ class SeenStream:
         Where it lies in the same bucket of a histogram as the bound, it may be anywhere there.
         """
         se_s = latency.latency_se_s
-        if self._resolution is not None:
-            low_s, high_s = self._resolution(latency.latency_s)
+        if self.resolution is not None:
+            low_s, high_s = self.resolution(latency.latency_s)
             if low_s < self.slo_s < high_s:
                 se_s = math.hypot(se_s, (high_s - low_s) / math.sqrt(12.0))
         return Estimate(latency.latency_s / self.slo_s, se_s / self.slo_s)
@@ -133,9 +127,11 @@ class SeenStreams:
         name: str,
         slo: LatencySLO,
         stall_s: float = 0.0,
-        resolution: Resolution | None = None,
     ) -> None:
         """One more stream.
+
+        Args:
+            stall_s: a shorter wait for its next inference is never a stall.
 
         Raises:
             InputError: its name is taken, or there are too many.
@@ -144,7 +140,7 @@ class SeenStreams:
             raise InputError(f"there is a stream {name!r} already; name this one differently")
         if len(self._streams) >= MOST_STREAMS:
             raise InputError(f"at most {MOST_STREAMS} streams under one governor")
-        self._streams[name] = SeenStream(name, slo, max(stall_s, self._stall_s), resolution)
+        self._streams[name] = SeenStream(name, slo, max(stall_s, self._stall_s))
         self.percentiles[name] = slo.percentile
 
     # Who is there ------------------------------------------------------------------------
@@ -222,7 +218,7 @@ class SeenStreams:
         """The trial, its latency made to speak for all of its streams (see :class:`Trial`)."""
         heard = [(self._streams[latency.stream], latency) for latency in trial.by_stream]
         bound = [(stream, latency) for stream, latency in heard if not math.isinf(stream.slo_s)]
-        if not bound or (len(heard) == 1 and heard[0][0].name == MAIN and not heard[0][0].coarse):
+        if not bound or [(s.name, s.resolution) for s, _ in heard] == [(MAIN, None)]:
             return trial
         unit_s = self.slo_s
         latency = _worst([stream.share(latency) for stream, latency in bound])

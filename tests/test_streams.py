@@ -70,7 +70,7 @@ def two(slo=LOOSE, second=TIGHT, board=None, **kwargs):
     controller = Controller(
         board.space, LatencySLO.parse(slo), ToyPolicy, board.info, trials=24, **kwargs
     )
-    controller.add_stream("second", LatencySLO.parse(second))
+    controller.seen.streams.add("second", LatencySLO.parse(second))
     return TwoLoops(board, controller)
 
 
@@ -120,8 +120,9 @@ def test_within_the_bounds_own_bucket_a_histogram_says_little():
         return (0.025, 0.05) if latency_s <= 0.05 else (0.05, 0.1)
 
     seen = streams("1s")
-    seen.add("fits", LatencySLO.parse("50ms"), resolution=bucket)
-    seen.add("coarse", LatencySLO.parse("40ms"), resolution=bucket)
+    for name, bound in (("fits", "50ms"), ("coarse", "40ms")):
+        seen.add(name, LatencySLO.parse(bound))
+        seen[name].resolution = bucket
     fits = seen.judged(trial(("fits", 0.035, 0.0001)))
     coarse = seen.judged(trial(("coarse", 0.035, 0.0001)))
     assert p_keeps(fits, seen.slo_s) > 0.999
@@ -158,7 +159,7 @@ def test_a_stream_that_never_sends_changes_nothing():
         board = ToyBoard()
         controller = Controller(board.space, LatencySLO.parse("40ms"), ToyPolicy, board.info)
         for name in others:
-            controller.add_stream(name, LatencySLO.parse("1ms"))
+            controller.seen.streams.add(name, LatencySLO.parse("1ms"))
         return Loop(board, controller).hold().decisions
 
     assert decisions("a", "b") == decisions()

@@ -29,6 +29,8 @@ STALL_S = 2.0
 """A shorter time between two ticks is always an inference."""
 STALL_FACTOR = 5.0
 """A longer one is a pause of the input where it is so many times the usual."""
+_Seen = tuple[float, float, int, str, float | None]
+"""A :class:`Span` before it is drained: a bare tuple is quicker to make."""
 MOST_SPANS = 100_000
 """Spans kept until they are collected; older ones are lost if nobody ever does."""
 
@@ -65,7 +67,7 @@ class SpanRecorder:
         self.items = items
         self.ticked_s: float | None = None
         self.open_since: dict[object, float] = {}
-        self._spans: deque[tuple[float, float, int, str]] = deque(maxlen=0)
+        self._spans: deque[_Seen] = deque(maxlen=0)
         self._branches: list[SpanRecorder] = []
         self._ticks_s: deque[float] = deque(maxlen=15)
         self._stall_s = stall_s
@@ -94,7 +96,7 @@ class SpanRecorder:
         """Keep no more spans; recording stays harmless."""
         self._keep_in(deque(maxlen=0))
 
-    def _keep_in(self, spans: deque[tuple[float, float, int, str]]) -> None:
+    def _keep_in(self, spans: deque[_Seen]) -> None:
         for recorder in (self, *self._branches):
             recorder._spans = spans
 
@@ -126,9 +128,16 @@ class SpanRecorder:
         if self._stretch is not None:
             self._stretch(start_s, end_s, items)
             end_s = self.now()
-        self._spans.append((start_s, end_s, items, self.name))
+        self._spans.append((start_s, end_s, items, self.name, None))
         if self._on_span is not None:
             self._on_span()
+
+    def put(
+        self, start_s: float, end_s: float, items: int | None, since_s: float | None = None
+    ) -> None:
+        """An inference of another process, taken as it is."""
+        items = self.items() if items is None else items
+        self._spans.append((start_s, end_s, items, self.name, since_s))
 
     def inference(self, items: int | None = None) -> Inference:
         """A context manager around one inference; also a decorator."""
@@ -156,10 +165,10 @@ class SpanRecorder:
         """
         now_s = self.now()
         last_s, self.ticked_s = self.ticked_s, now_s
-        if last_s is not None and not self._paused(now_s - last_s):
+        if last_s is not None and not self.paused(now_s - last_s):
             self.record(last_s, now_s, self.items() if items is None else items)
 
-    def _paused(self, between_s: float) -> bool:
+    def paused(self, between_s: float) -> bool:
         """Whether so long between two ticks is a pause; of the first ticks, nothing is usual."""
         usual_s = self._ticks_s
         paused = between_s > self._stall_s and (

@@ -51,6 +51,22 @@ class Stream:
         """Call once a turn of the loop: the time between two calls is one inference."""
         self._recorder.tick(items)
 
+    def put(
+        self, start_s: float, end_s: float, items: int | None = None, since_s: float | None = None
+    ) -> None:
+        """An inference of another process, which no emulated board can hold up.
+
+        Args:
+            start_s, end_s: on the device's clock.
+            items: in this inference.
+            since_s: where it is known only by a counter, the time of the reading before.
+        """
+        self._recorder.put(start_s, end_s, items, since_s)
+
+    def paused(self, between_s: float) -> bool:
+        """Whether so long between two ticks is a pause; asked once for each, in order."""
+        return self._recorder.paused(between_s)
+
     def record(self, start_s: float, end_s: float, items: int | None = None) -> None:
         """An inference that something else has timed, on the device's clock."""
         self._recorder.record(start_s, end_s, self._recorder.items() if items is None else items)

@@ -1,0 +1,176 @@
+"""``governor sidecar``: govern a pipeline that runs in another process or container."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from governor.cli.replay import Record, check_writable
+from governor.errors import InputError
+from governor.logs import LogFormat, log_to_stderr
+from governor.records.lines import known
+from governor.units import parse_duration
+from policies.policy import DEFAULT_POLICY
+
+if TYPE_CHECKING:
+    from governor.status import Status
+
+STATUS_S = 1.0
+"""Between two writings of the status file."""
+
+
+def sidecar(
+    latency_slo: Annotated[
+        str, typer.Option(metavar="DURATION", help="Of application 'main': 50ms, 20fps or 1.3x.")
+    ],
+    percentile: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of its inferences that must keep it.")
+    ] = 0.95,
+    app: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SLO[@p99]", help="Another application; repeatable."),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[APP=]KIND:...",
+            help="prometheus:URL#METRIC{labels}, triton:URL#MODEL or log:FILE#PATTERN, "
+            "where - is standard input; repeatable. The client's socket needs none.",
+        ),
+    ] = None,
+    socket: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Where the client's frames arrive.")
+    ] = None,
+    socket_mode: Annotated[
+        str, typer.Option(metavar="OCTAL", help="Who may send there, as file permissions.")
+    ] = "660",
+    device: Annotated[str, typer.Option(help="auto, or emulated:BOARD/WORKLOAD.")] = "auto",
+    policy: Annotated[str, typer.Option(help="That searches.")] = DEFAULT_POLICY,
+    trials: Annotated[int, typer.Option(min=1, help="Operating points a search may try.")] = 12,
+    interval: Annotated[
+        str, typer.Option(metavar="DURATION", help="Between two scrapes of an app's metrics.")
+    ] = "1s",
+    tail: Annotated[
+        float,
+        typer.Option(help="Percentile over mean, where a source counts only the mean."),
+    ] = 1.25,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Show the governor's own metrics.")
+    ] = None,
+    record: Record = None,
+    status_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the status as JSON, every second.")
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Of the decisions on stderr.")
+    ] = LogFormat.TEXT,
+) -> None:
+    """Govern pipelines of other processes, until it is stopped.
+
+    Applications show their frames by the one-file client (governor/sidecar/client.py), or are
+    seen by their own metrics or log. The operating point keeps the bound of every application.
+    """
+    from governor.lease.listener import tell_systemd
+    from governor.sidecar.server import SOCKET, Sidecar
+    from governor.sidecar.sources import describe
+    from governor.sidecar.spec import App, SourceSpec
+
+    sources = [SourceSpec.parse(text) for text in source or ()]
+    interval_s = parse_duration(interval, "--interval")
+    for path in (record, status_file):
+        check_writable(path)
+    governed = Sidecar(
+        latency_slo,
+        percentile=percentile,
+        apps=[App.parse(text) for text in app or ()],
+        sources=sources,
+        socket=socket or SOCKET,
+        socket_mode=_mode(socket_mode),
+        device=device,
+        interval_s=interval_s,
+        tail=tail,
+        policy=policy,
+        trials=trials,
+        metrics=metrics,
+        record=record,
+    )
+    log_to_stderr(log_format)
+    ending = threading.Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        ending.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    with governed:
+        if governed.governor.status().emulated:
+            typer.echo("EMULATED board: no figure here was measured on hardware", err=True)
+        for remark in describe(sources, tail, interval_s):
+            typer.echo(f"note: {remark}", err=True)
+        where = socket or SOCKET
+        typer.echo(f"listening at {where}; {', '.join(governed.feeds)}; stop with Ctrl-C", err=True)
+        tell_systemd("READY=1")
+        while not ending.wait(STATUS_S):
+            _write_status(status_file, governed.governor.status())
+        tell_systemd("STOPPING=1")
+    _write_status(status_file, governed.governor.status())
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise InputError(f"--socket-mode {text!r}: write file permissions, such as 660 or 666")
+    return mode
+
+
+def _write_status(path: Path | None, status: Status) -> None:
+    """Whole, or not at all: a reader never sees half of it."""
+    if path is None:
+        return
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(json.dumps(_for_json(status), indent=1))
+    beside.replace(path)
+
+
+def _for_json(status: Status) -> dict[str, object]:
+    """What others may want to know; what is not known is null."""
+    sources: dict[str, dict[str, int]] = {}
+    for (source, outcome), count in status.sources.items():
+        sources.setdefault(source, {})[outcome] = count
+    return {
+        "device": status.device,
+        "emulated": status.emulated,
+        "phase": status.phase,
+        "frozen": status.frozen,
+        "governing": status.governing,
+        "point": None if status.point is None else dict(status.point),
+        "slo_feasible": status.slo_feasible,
+        "baseline_energy_j": known(status.baseline_energy_j),
+        "held_energy_j": known(status.held_energy_j),
+        "saving": status.saving,
+        "inferences": status.inferences,
+        "trials": status.trials,
+        "fallbacks": status.fallbacks,
+        "drifts": status.drifts,
+        "apps": {
+            stream.name: {
+                "slo_s": known(stream.slo_s),
+                "percentile": stream.slo.percentile,
+                "latency_s": known(stream.latency_s),
+                "inferences": stream.inferences,
+                "violations": stream.violations,
+                "silent": stream.silent,
+            }
+            for stream in status.streams
+        },
+        "sources": sources,
+    }

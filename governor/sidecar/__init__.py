@@ -1,0 +1,1 @@
+"""Govern a pipeline that runs in another process or container."""
