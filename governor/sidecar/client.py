@@ -95,13 +95,16 @@ class Client:
         if end is not None:
             end.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def _send(self, kind: bytes, start_s: float, end_s: float, items: int, slept_s: float) -> None:
         try:
             end = self._socket
             if end is None:
                 end = self._open()
             end.sendto(
-                b"1 %s %s %.6f %.6f %d %.6f"
+                b"1 %s %s %.9f %.9f %d %.9f"
                 % (kind, self._app.encode("ascii", "replace"), start_s, end_s, items, slept_s),
                 self._path,
             )

@@ -8,6 +8,8 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+LEAST = 1e-3
+"""Of a bucket's width: its lower edge belongs to the one below."""
 MOST = 10_000
 """Of one reading; beyond it each latency stands for several."""
 
@@ -58,7 +60,8 @@ def latencies(reading: Reading, tail: float) -> list[float]:
     found: list[float] = []
     for low, width, number in zip(*bins, strict=True):
         kept = max(round(number * scale), 1)
-        found += [low + width * ((place + 0.5) / kept) ** power for place in range(kept)]
+        places = (((place + 0.5) / kept) ** power for place in range(kept))
+        found += [low + width * max(place, LEAST) for place in places]
     # in no order: the sample's order would look like a trend
     random.Random(0).shuffle(found)
     return found

@@ -130,8 +130,10 @@ def _bind(path: Path, mode: int) -> socket.socket:
             os.umask(before)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         listener.settimeout(WAKE_S)
-    except OSError as error:
+    except (OSError, InputError) as error:
         listener.close()
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"no socket at {path}: {error.strerror or error}") from None
     return listener
 
@@ -263,6 +265,7 @@ def _triton(text: str, spec: SourceSpec) -> Reading | None:
     for name, labels, value in _samples(text):
         if spec.name and labels.get("model") != spec.name:
             continue
+        name = name.removesuffix("_total")  # the parser's own, of a counter
         if name == "nv_inference_request_success":
             count, found = count + value, True
         elif name == "nv_inference_request_duration_us":
