@@ -15,7 +15,10 @@ from governor.workloads import load_workload, workload_names
 if TYPE_CHECKING:
     from torch import nn
 
-HOW_TO_NAME = "give package.module:callable, or one of: " + ", ".join(workload_names())
+HOW_TO_NAME = (
+    "give an .onnx file, a TensorRT inspector's .json, package.module:callable, or one of: "
+    + ", ".join(workload_names())
+)
 
 
 def count_work(
@@ -32,13 +35,15 @@ def count_work(
     """FLOP and bytes of one inference or training step, layer by layer.
 
     Args:
-        model: a PyTorch module; ``package.module:callable``, where the callable returns a
+        model: a PyTorch module; the path of an ``.onnx`` file or of the ``.json`` that TensorRT's
+            engine inspector writes; ``package.module:callable``, where the callable returns a
             PyTorch module; or the name of a built-in workload.
         example_input: what a PyTorch module is called with: a tensor, or a tuple of its
             arguments. Its values do not matter.
         batch_size: items in a batch; by default the example's, the file's, or 1. With an
             example, every tensor with the example's batch as its first dimension is resized.
-        item_shape: in place of an example, the shape of one floating-point item.
+        item_shape: in place of an example, the shape of one floating-point item; for an ONNX
+            file with further dynamic dimensions, of one item of its first input.
         precision: ``fp32``, ``tf32``, ``bf16``, ``fp16``, ``fp8`` or ``int8``: what
             floating-point tensors are counted as; by default what they are.
         training: forward, backward and the optimizer's step; needs a PyTorch module.
@@ -55,6 +60,12 @@ def count_work(
         check_batch_size(batch_size)
     if optimizer not in ("sgd", "adam"):
         raise InputError(f"optimizer {optimizer!r} is unknown; use sgd or adam")
+    if isinstance(model, str | Path) and Path(model).suffix in (".onnx", ".json"):
+        if training:
+            raise InputError(f"{model}: holds inference only; count training from PyTorch")
+        if example_input is not None:
+            raise InputError(f"{model}: has its own inputs; leave the example out")
+        return _count_file(Path(model), batch_size, item_shape, precision, fused)
     name, module, inputs = _module(model, example_input, batch_size, item_shape)
     from governor.roofline.work_torch import count_module
 
@@ -67,6 +78,30 @@ def count_work(
         fused=fused,
         optimizer="adam" if optimizer == "adam" else "sgd",
     )
+
+
+def _count_file(
+    path: Path,
+    batch_size: int | None,
+    item_shape: Sequence[int] | None,
+    precision: str | None,
+    fused: bool,
+) -> Work:
+    if path.suffix == ".onnx":
+        from governor.roofline.work_onnx import count_onnx
+
+        return count_onnx(
+            path,
+            batch_size=batch_size,
+            item_shape=_checked_shape(item_shape),
+            precision=precision,
+            fused=fused,
+        )
+    from governor.roofline.work_tensorrt import count_engine
+
+    if precision is not None or item_shape is not None:
+        raise InputError(f"{path}: an engine has its own precision and shapes; leave them out")
+    return count_engine(path, batch_size=batch_size)
 
 
 def _module(

@@ -16,6 +16,7 @@ Weights are read once a batch, however often they are used in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -37,11 +38,13 @@ class Tensor:
     Attributes:
         key: equal for the same values in the same place.
         bytes: moved.
+        elements: moved.
         part: tells apart different parts of one tensor.
     """
 
     key: Hashable
     bytes: float
+    elements: float
     role: Role = "activation"
     part: Hashable = 0
 
@@ -53,6 +56,7 @@ class Operation:
     Attributes:
         writes: the result first; further outputs only count when something reads them.
         known: whether there was a rule to count its FLOP by.
+        sized: whether the shapes of all its tensors are known.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Operation:
     precision: str = "fp32"
     fusion: Fusion = "none"
     known: bool = True
+    sized: bool = True
 
     @property
     def foldable(self) -> bool:
@@ -187,7 +192,9 @@ def _host(
         if kernel is None:
             continue
         rows = kernel.head.fusion in ("rows", "elements")
-        same_size = operation.fusion == "elements" and tensor.bytes == operation.writes[0].bytes
+        same_size = (
+            operation.fusion == "elements" and tensor.elements == operation.writes[0].elements
+        )
         ready = all(made_by[t.key] is kernel or made_at[t.key] < kernel.start for t in made)
         if ready and (rows or same_size):
             return kernel
@@ -206,7 +213,11 @@ def unknown_of(operations: Sequence[Operation]) -> tuple[Unknown, ...]:
         if not operation.known:
             by_operator.setdefault(operation.operator, []).append(operation)
     found = [
-        Unknown(operator=operator, count=len(chosen), share=moved(chosen) / total)
+        Unknown(
+            operator=operator,
+            count=len(chosen),
+            share=moved(chosen) / total if total and all(op.sized for op in chosen) else math.nan,
+        )
         for operator, chosen in by_operator.items()
     ]
-    return tuple(sorted(found, key=lambda unknown: -unknown.share))
+    return tuple(sorted(found, key=lambda unknown: (not math.isnan(unknown.share), -unknown.share)))

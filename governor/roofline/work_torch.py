@@ -15,7 +15,7 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -218,6 +218,7 @@ class _Use:
     version: int
     part: Hashable
     bytes: float
+    elements: int
     made_from_input: bool
 
 
@@ -299,7 +300,7 @@ class _Recorder(TorchDispatchMode):
             role, key = "weight", (use.storage, phase)
         elif not use.made_from_input:
             role = "constant"
-        return Moved(key, use.bytes, role, use.part)
+        return Moved(key, use.bytes, use.elements, role, use.part)
 
     def __enter__(self) -> _Recorder:
         self._modules.__enter__()
@@ -353,17 +354,23 @@ class _Recorder(TorchDispatchMode):
             written.append(self._use(tensor))
         rule = _rule(func, operator, args, named, [*made, *changed], result)
         if operator in _TABLES and uses:
-            # Of a table, only the rows asked for are read.
-            table = uses[0]
-            uses[0] = _Use(table.storage, table.version, len(self._calls), written[0].bytes, True)
-            uses[0] = uses[0] if table.storage not in self._weights else self._rows(uses[0])
+            uses[0] = self._rows(uses[0], written[0])
         self._calls.append(
             _Call(self._module_name(), self._phase, rule, tuple(uses), tuple(written))
         )
 
-    def _rows(self, use: _Use) -> _Use:
-        """Rows of a weight: as many again for each item, so no longer the weight itself."""
-        return _Use(-1 - len(self._calls), 0, use.part, use.bytes, use.made_from_input)
+    def _rows(self, table: _Use, rows: _Use) -> _Use:
+        """Of a table only the rows asked for are read; of a weight, as many for each item."""
+        number = len(self._calls)
+        weight = table.storage in self._weights
+        return replace(
+            table,
+            storage=-1 - number if weight else table.storage,
+            part=number,
+            bytes=rows.bytes,
+            elements=rows.elements,
+            made_from_input=rows.made_from_input,
+        )
 
     def _use(self, tensor: Tensor) -> _Use:
         storage = self._storage(tensor)
@@ -377,6 +384,7 @@ class _Recorder(TorchDispatchMode):
             self._versions.get(storage, 0),
             (tensor.storage_offset(), elements),
             float(elements * size),
+            elements,
             storage in self._from_input,
         )
 
@@ -479,20 +487,19 @@ def _special(operator: str, args: Arguments, inputs: list[Tensor], elements: flo
         )
         return _Rule("attention", (2.5 if base != operator else 1.0) * flop, "matmul")
     if base in ("mkldnn_rnn_layer", "cudnn_rnn"):
-        return _Rule("recurrent", effort * _recurrent(inputs), "matmul")
+        return _Rule("recurrent", effort * _recurrent(inputs[0], args[1:3]), "matmul")
     return None
 
 
-def _recurrent(inputs: list[Tensor]) -> float:
-    """A layer of gates: its kind shows in how many rows its weights have for each state."""
-    steps, batch_size = inputs[0].shape[:2]
+def _recurrent(entered: Tensor, weights: object) -> float:
+    """Layers of gates: their kind shows in how many rows the weights have for each state."""
+    steps, batch_size = entered.shape[:2]
     kinds = {4: "lstm", 3: "gru", 1: "rnn"}
-    weights = [t for t in inputs[1:] if t.dim() == 2]
+    matrices = [t for t in _tensors(weights) if t.dim() == 2]
     flop = 0.0
-    for entry, state in zip(weights[::2], weights[1::2], strict=False):
-        hidden = state.shape[1]
-        kind = kinds.get(state.shape[0] // hidden, "lstm")
-        flop += recurrent_flop(kind, steps, batch_size, entry.shape[1], hidden)
+    for entry, state in zip(matrices[::2], matrices[1::2], strict=False):
+        rows, hidden = state.shape
+        flop += recurrent_flop(kinds[rows // hidden], steps, batch_size, entry.shape[1], hidden)
     return flop
 
 
