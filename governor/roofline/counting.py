@@ -31,6 +31,7 @@ def count_work(
     training: bool = False,
     fused: bool = True,
     optimizer: str = "sgd",
+    rules: str = "own",
 ) -> Work:
     """FLOP and bytes of one inference or training step, layer by layer.
 
@@ -49,6 +50,8 @@ def count_work(
         training: forward, backward and the optimizer's step; needs a PyTorch module.
         fused: see :mod:`governor.roofline.operations`.
         optimizer: ``sgd`` (with momentum) or ``adam``, for training.
+        rules: ``pagoda`` counts inference unfused in single precision as that study does (see
+            :mod:`governor.roofline.pagoda`); a module is exported to ONNX for it.
 
     Raises:
         InputError: the model cannot be found, read or run, or an argument does not fit it.
@@ -60,6 +63,12 @@ def count_work(
         check_batch_size(batch_size)
     if optimizer not in ("sgd", "adam"):
         raise InputError(f"optimizer {optimizer!r} is unknown; use sgd or adam")
+    if rules not in ("own", "pagoda"):
+        raise InputError(f"rules {rules!r} are unknown; use own or pagoda")
+    if rules == "pagoda":
+        if training or precision not in (None, "fp32"):
+            raise InputError("Pagoda's rules count inference in fp32 only; leave the rest out")
+        return _count_as_pagoda(model, example_input, batch_size, item_shape)
     if isinstance(model, str | Path) and Path(model).suffix in (".onnx", ".json"):
         if training:
             raise InputError(f"{model}: holds inference only; count training from PyTorch")
@@ -78,6 +87,27 @@ def count_work(
         fused=fused,
         optimizer="adam" if optimizer == "adam" else "sgd",
     )
+
+
+def _count_as_pagoda(
+    model: str | Path | nn.Module,
+    example_input: Any,
+    batch_size: int | None,
+    item_shape: Sequence[int] | None,
+) -> Work:
+    from governor.roofline.work_onnx import read_onnx
+
+    if isinstance(model, str | Path) and Path(model).suffix == ".onnx":
+        graph = read_onnx(Path(model), batch_size, _checked_shape(item_shape))
+    else:
+        _, module, inputs = _module(model, example_input, None, item_shape)
+        from governor.roofline.export import export_structure
+
+        graph = read_onnx(export_structure(module, inputs))
+    from governor.roofline.pagoda import count_pagoda
+
+    work = count_pagoda(graph)
+    return work if batch_size is None else work.scaled(batch_size)
 
 
 def _count_file(

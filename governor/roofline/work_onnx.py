@@ -30,7 +30,8 @@ from governor.roofline.work import PRECISIONS, Unit, Work
 try:
     from onnx import ModelProto, TensorProto
 
-    from governor.roofline.onnx_graph import Graph, Node, Value, read_graph
+    from governor.roofline.onnx_graph import Graph, Node, Value
+    from governor.roofline.onnx_graph import read_graph as read_onnx
 except ModuleNotFoundError as error:
     raise MissingExtraError("onnx", "onnx") from error
 
@@ -118,7 +119,7 @@ def count_onnx(
     Raises:
         InputError: see :func:`governor.roofline.onnx_graph.read_graph`.
     """
-    graph = read_graph(source, batch_size, item_shape)
+    graph = read_onnx(source, batch_size, item_shape)
     given = precision or _own_precision(graph)
     operations, results = _operations(graph, given, fused)
     work = Work(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 WORDS, POSITIONS, KINDS = 30522, 512, 2
+PADDING = 0
+"""The token that fills a sequence up, and is not attended to."""
 
 
 class Layer(nn.Module):
@@ -18,20 +20,20 @@ class Layer(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.leave = nn.Linear(width, width)
-        self.attended = nn.LayerNorm(width)
+        self.mixed = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
         self.fed = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, tokens, width)`` to the same."""
+    def forward(self, x: Tensor, attended: Tensor) -> Tensor:
+        """``(n, tokens, width)`` to the same; ``attended`` says which tokens are looked at."""
         query, key, value = (
             linear(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for linear in (self.query, self.key, self.value)
         )
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        x = self.attended(x + self.leave(mixed.transpose(1, 2).flatten(2)))
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attended)
+        x = self.mixed(x + self.leave(mixed.transpose(1, 2).flatten(2)))
         return self.fed(x + self.feed_forward(x))
 
 
@@ -47,7 +49,7 @@ class Bert(nn.Module):
         self.positions = nn.Embedding(POSITIONS, width)
         self.kinds = nn.Embedding(KINDS, width) if pooled else None
         self.norm = nn.LayerNorm(width)
-        self.layers = nn.Sequential(*(Layer(width, heads) for _ in range(layers)))
+        self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
         self.pooler = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if pooled else None
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
@@ -56,7 +58,10 @@ class Bert(nn.Module):
         x = self.words(tokens) + self.positions(places)
         if self.kinds is not None:
             x = x + self.kinds(torch.zeros_like(tokens))
-        states = self.layers(self.norm(x))
+        states = self.norm(x)
+        attended = (tokens != PADDING)[:, None, None, :]
+        for layer in self.layers:
+            states = layer(states, attended)
         if self.pooler is None:
             return (states,)
         return states, self.pooler(states[:, 0])
