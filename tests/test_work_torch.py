@@ -218,7 +218,7 @@ def test_nothing_is_negative_and_fusing_never_moves_more(
     ("model", "arguments", "says"),
     [
         ("resnet-51", {}, "no model that can be counted.*resnet-50"),
-        ("nowhere:net", {}, "cannot be imported.*give package.module:callable"),
+        ("nowhere:net", {}, "cannot be imported.*package.module:callable"),
         ("math:pi", {}, "float, which cannot be called"),
         ("math:tau.hex", {}, "not a torch.nn.Module"),
         ("torch.nn:Linear", {}, "failed with TypeError.*needs no arguments"),

@@ -35,7 +35,7 @@ def export_structure(module: torch.nn.Module, inputs: tuple[Any, ...]) -> ModelP
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                module.eval(), inputs, file, dynamo=False, opset_version=OPSET,
+                module, inputs, file, dynamo=False, opset_version=OPSET,
                 input_names=names, export_params=False,
             )  # fmt: skip
         except Exception as error:
