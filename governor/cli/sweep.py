@@ -213,10 +213,23 @@ def _file(
     plan: tuple[int, int],
     overwrite: bool,
 ) -> SweepFile:
-    from governor import __version__
-    from governor.sweep.file import SweepFile, describe
+    from governor.sweep.file import SweepFile
 
-    about: dict[str, Any] = {
+    about = describe_sweep(device, workload, space, rules, *plan)
+    if overwrite:
+        for path in (output, output.with_suffix(".repeats.csv"), output.with_suffix(".json")):
+            path.unlink(missing_ok=True)
+    return SweepFile(output, space.names, about)
+
+
+def describe_sweep(
+    device: Device, workload: str, space: Space, rules: Rules, repeats: int, seed: int
+) -> dict[str, Any]:
+    """What a sweep is: one that differs in any of this is another sweep."""
+    from governor import __version__
+    from governor.sweep.file import describe
+
+    return {
         "device": device.info.name,
         "description": device.info.description,
         "emulated": device.info.emulated,
@@ -224,15 +237,11 @@ def _file(
         "workload": workload,
         "levels": {knob.name: list(knob.levels) for knob in space.knobs},
         "settings": len(space),
-        "repeats": plan[0],
-        "seed": plan[1],
+        "repeats": repeats,
+        "seed": seed,
         "rules": describe(rules),
         "governor_version": __version__,
     }
-    if overwrite:
-        for path in (output, output.with_suffix(".repeats.csv"), output.with_suffix(".json")):
-            path.unlink(missing_ok=True)
-    return SweepFile(output, space.names, about)
 
 
 def run(
