@@ -134,7 +134,7 @@ def _cells(comparison: Comparison) -> list[str]:
 def _format(anchor: Anchor, value: float) -> str:
     if anchor.quantity == "latency":
         return format_duration(value)
-    return format_power(value) if anchor.quantity == "power" else format_percent(value)
+    return format_power(value)
 
 
 def _print_summaries(summaries: Sequence[Summary]) -> None:
@@ -142,19 +142,17 @@ def _print_summaries(summaries: Sequence[Summary]) -> None:
         "Emulated against published", "board", "quantity", "anchors", "mean |error|", "worst"
     )
     for each in sorted(summaries, key=lambda one: (one.board, one.quantity)):
-        points = " points" if each.quantity == "saving" else ""
         table.add_row(
             each.board,
             each.quantity,
             str(each.count),
-            format_percent(each.mean_error) + points,
-            format_percent(each.worst_error) + points,
+            format_percent(each.mean_error),
+            format_percent(each.worst_error),
         )
     console = result_console()
     console.print(table)
     console.print(
-        "Latency and power: relative. Saving: energy against the default governors, at up to 10 % "
-        "more latency; percentage points. No figure here was measured by this program.",
+        "Relative errors. No figure here was measured by this program.",
         style="dim",
     )
 

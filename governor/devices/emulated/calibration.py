@@ -9,21 +9,18 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from governor.devices.emulated.board import EmulatedBoard
 from governor.devices.emulated.hardware import Board, board_names, load_board, load_toml
 from governor.devices.emulated.physics import Tables, steady_power, tables
-from governor.devices.emulated.workload import Workload, load_workload
+from governor.devices.emulated.workload import Workload
 from governor.errors import InputError
 
-Quantity = Literal["latency", "power", "saving"]
+Quantity = Literal["latency", "power"]
 
 AIR_C = 25.0
 
 SUPPLY_EFFICIENCY, CARRIER_W = 0.8, 1.0
 """A supply-side analyser sees the module over the carrier's regulators (75 to 80 % end to end on
 Orin NX, ARK Electronics, docs/power.md) plus the carrier itself (assumed)."""
-
-NEARLY_SAME = 1.1
 
 _IDLE = Workload("bert-tiny")
 
@@ -38,7 +35,7 @@ class Anchor:
         clocks_mhz: CPU, GPU and EMC; None: the highest.
         workload: None: idle.
         period_s: of a periodic run, 0: a closed loop.
-        published: seconds, watts, or for a saving its share of the default governors' energy.
+        published: seconds or watts.
     """
 
     board: str
@@ -59,7 +56,7 @@ class Comparison:
 
     Attributes:
         emulated: in the anchor's unit.
-        error: relative; for a saving, the difference of the two shares.
+        error: relative.
     """
 
     anchor: Anchor
@@ -73,7 +70,6 @@ def anchors(board: str | None = None) -> list[Anchor]:
         raise InputError(f"unknown board {board!r}; choose one of {', '.join(board_names())}")
     data = load_toml("anchors.toml")
     found = [anchor for each in data["set"] for anchor in _of_set(each)]
-    found += [anchor for each in data["saving"] for anchor in _of_saving(each)]
     return [anchor for anchor in found if board in (None, anchor.board)]
 
 
@@ -118,22 +114,6 @@ def _of_set(table: Mapping[str, Any]) -> Iterator[Anchor]:
                 )
 
 
-def _of_saving(table: Mapping[str, Any]) -> Iterator[Anchor]:
-    for row in _rows(table):
-        yield Anchor(
-            board=row["board"],
-            label=f"{row['network']} saving against the default governors",
-            quantity="saving",
-            clocks_mhz=(None, None, None),
-            workload=load_workload(row["network"]),
-            batch_size=1,
-            period_s=0.0,
-            supply=False,
-            published=row["percent"] / 100,
-            source=row["source"],
-        )
-
-
 def _index(levels_hz: Sequence[float], mhz: float | None) -> int:
     if mhz is None:
         return len(levels_hz) - 1
@@ -169,22 +149,8 @@ def compare(board: str | None = None) -> list[Comparison]:
 
 
 def _compare(anchor: Anchor) -> Comparison:
-    if anchor.quantity == "saving":
-        emulated = saving(anchor)
-        return Comparison(anchor, emulated, emulated - anchor.published)
     emulated = emulate(anchor, load_board(anchor.board))
     return Comparison(anchor, emulated, emulated / anchor.published - 1)
-
-
-def saving(anchor: Anchor) -> float:
-    """Energy saved at the best clocks that are at most 10 % slower than the default governors.
-
-    The study states its savings "at nearly the same latency"; 10 % is our reading of it.
-    """
-    board = EmulatedBoard(anchor.board, anchor.workload or _IDLE)
-    latency_s, energy_j = board.true_default()
-    _, _, least_j = board.optimum(NEARLY_SAME * latency_s)
-    return 1 - least_j / energy_j
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +158,7 @@ class Summary:
     """How well one board meets its anchors of one quantity.
 
     Attributes:
-        mean_error: mean absolute error; relative, for savings a difference of shares.
+        mean_error: mean absolute relative error.
         worst_error: the largest.
     """
 

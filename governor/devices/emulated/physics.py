@@ -172,7 +172,8 @@ def tables(
 
     crowding = max(1.0, (1 + contention.cpu_cores) / cpu.cores)
     launch_s = len(work.kinds) * stack.launch_cycles * crowding / cpu.hz
-    serial_s = stack.serial_cycles * crowding / cpu.hz
+    serial_cycles = stack.serial_cycles + workload.host_cycles * batch_size
+    serial_s = serial_cycles * crowding / cpu.hz
     on_gpu_s = gpu_seconds(board, workload, work, contention)
     p = STREAM_SHARPNESS
     overlapped_s = (launch_s[:, None, None] ** p + on_gpu_s[None] ** p) ** (1 / p)

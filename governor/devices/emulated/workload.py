@@ -33,12 +33,15 @@ class Workload:
         precision: ``fp32``, ``tf32``, ``fp16`` or ``int8``.
         gemm_precision: that of matrix products, where it differs (PyTorch leaves them in fp32
             while cuDNN runs convolutions in TF32).
+        host_cycles: CPU cycles an item that must pass before the GPU can start: its input is
+            read, converted and copied. 0: the input lies in the GPU's memory already.
     """
 
     network: str
     framework: str = "pytorch"
     precision: str = "tf32"
     gemm_precision: str = ""
+    host_cycles: float = 0.0
 
     @property
     def name(self) -> str:
