@@ -20,6 +20,7 @@ from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDe
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
 from governor.exporter import Exporter, MetricsConfig
+from governor.instrument.automatic import Automatic, Instrument, parse_instrument
 from governor.instrument.explicit import SpanRecorder
 from governor.instrument.stream import Stream
 from governor.meter import STALE
@@ -61,11 +62,15 @@ class EnergyGovernor(Stream):
 
     It governs one ``with`` block, and leaves the device as it was found::
 
-        with EnergyGovernor(latency_slo="50ms") as gov:
-            for frame in gov.watch(camera):
+        with EnergyGovernor(latency_slo="50ms"):
+            for frame in camera:
                 detections = model(frame)
 
     It is itself its main stream of inferences; :meth:`stream` adds others.
+
+    Calls of PyTorch modules, TensorRT contexts, ONNX Runtime sessions and ``cv2.dnn`` nets are
+    seen by themselves, until the application shows an inference by :meth:`watch`,
+    :meth:`inference`, :meth:`tick` or :meth:`record`: from then on only such count.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class EnergyGovernor(Stream):
         on_disturbance: OnDisturbance = "reassert",
         callback: Callable[[Decision], None] | None = None,
         required: bool = True,
+        instrument: Instrument = "auto",
         seed: int = 0,
         pace: Pace | None = None,
         record: str | os.PathLike[str] | None = None,
@@ -112,6 +118,8 @@ class EnergyGovernor(Stream):
             callback: called with each :class:`Decision`, from the governor's thread.
             required: whether it is an error that there is nothing to govern; if not, the
                 loop runs ungoverned and is measured.
+            instrument: which frameworks are seen by themselves: ``"auto"``, ``"off"`` or names
+                among ``torch``, ``tensorrt``, ``onnxruntime``, ``opencv``.
             seed: of whatever the policy draws at random.
             pace: how long things are looked at.
             record: a file to which trials, decisions and windows are appended as JSON lines, for
@@ -131,6 +139,7 @@ class EnergyGovernor(Stream):
         self._exporter: Exporter | None = None
         self._source_counts: Callable[[], Mapping[tuple[str, str], int]] = dict
         sizes = _batch_sizes(batch_size)
+        frameworks = parse_instrument(instrument)
         self._callback = callback
         self._worker: SearchWorker | None = None
         if isinstance(policy, str):
@@ -173,6 +182,9 @@ class EnergyGovernor(Stream):
                 policy=_name_of(policy), trials=trials, seed=seed,
             )  # fmt: skip
         super().__init__(recorder)
+        # real work takes none of virtual time, so there it is seen only if named
+        seen = () if clock.virtual and instrument == "auto" else frameworks
+        self._automatic = Automatic(recorder, seen)
         self._runtime = Runtime(
             self._controller,
             self._device,
@@ -230,6 +242,7 @@ class EnergyGovernor(Stream):
         if self._record is not None:
             self._record.begin(self._clock.now())
         self._runtime.start()
+        self._automatic.begin()
         return self
 
     def __exit__(
@@ -257,6 +270,12 @@ class EnergyGovernor(Stream):
         if self._state != "running":
             return
         self._state = "ended"
+        try:
+            self._automatic.end()
+        finally:
+            self._give_back(reason)
+
+    def _give_back(self, reason: str) -> None:
         try:
             self._runtime.stop(reason)
             if self._record is not None:

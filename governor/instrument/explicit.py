@@ -22,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_innermost: ContextVar[Inference | None] = ContextVar("governor_innermost_span", default=None)
+innermost: ContextVar[Inference | None] = ContextVar("governor_innermost_span", default=None)
 """Per thread and per asyncio task: the span opened last, open or long ended."""
 
 STALL_S = 2.0
@@ -35,12 +35,20 @@ MOST_SPANS = 100_000
 """Spans kept until they are collected; older ones are lost if nobody ever does."""
 
 
+def _nothing() -> None:
+    """Nothing is outstanding."""
+
+
 class SpanRecorder:
     """Collects the spans of an application, from any thread.
 
     Attributes:
         name: of the stream that the spans belong to.
         dropped: inferences that ended in an exception and are not counted.
+        marked: the application shows its inferences by itself; what is seen without its doing
+            no longer counts.
+        turns: the ticks so far were seen, and not the application's own.
+        before_drain: called before spans are collected; looks for what is still outstanding.
     """
 
     def __init__(
@@ -63,12 +71,16 @@ class SpanRecorder:
         """
         self.name = name
         self.dropped = 0
+        self.marked = False
+        self.turns = False
+        self.before_drain: Callable[[], None] = _nothing
         self.now = now
         self.items = items
         self.ticked_s: float | None = None
         self.open_since: dict[object, float] = {}
         self._spans: deque[_Seen] = deque(maxlen=0)
         self._branches: list[SpanRecorder] = []
+        self._root: SpanRecorder | None = None
         self._ticks_s: deque[float] = deque(maxlen=15)
         self._stall_s = stall_s
         self._stretch = stretch
@@ -84,7 +96,7 @@ class SpanRecorder:
             on_span=self._on_span,
             name=name,
         )
-        branch._spans = self._spans
+        branch._spans, branch._root = self._spans, self
         self._branches.append(branch)
         return branch
 
@@ -100,8 +112,29 @@ class SpanRecorder:
         for recorder in (self, *self._branches):
             recorder._spans = spans
 
+    @property
+    def in_real_time(self) -> bool:
+        """Whether a span may be recorded long after it ended, by any thread."""
+        return self._stretch is None and self._on_span is None
+
+    def abandon(self) -> None:
+        """In a forked child, where nobody collects: keep nothing, and stretch nothing."""
+        self.stop()
+        self._stretch = self._on_span = None
+        self.before_drain = _nothing
+
+    def mark(self) -> None:
+        """From now on only what the application shows by itself counts, in any stream."""
+        self.marked = True
+        if self._root is not None:
+            self._root.mark()
+        elif self.turns:
+            self.turns = False
+            self.ticked_s = None
+
     def drain(self) -> list[Span]:
-        """The spans that ended since the last call, in order of their ends."""
+        """The spans that were recorded since the last call, in that order."""
+        self.before_drain()
         spans = self._spans
         return [Span(*spans.popleft()) for _ in range(len(spans))]
 
@@ -163,6 +196,16 @@ class SpanRecorder:
         A pause of the input looks like one long inference: a time between ticks that is far
         from usual is left out.
         """
+        self.mark()
+        self._tick(items)
+
+    def turn(self) -> None:
+        """:meth:`tick`, where something else has seen a turn of the application's loop."""
+        if not self.marked:
+            self.turns = True
+            self._tick(None)
+
+    def _tick(self, items: int | None) -> None:
         now_s = self.now()
         last_s, self.ticked_s = self.ticked_s, now_s
         if last_s is not None and not self.paused(now_s - last_s):
@@ -197,6 +240,12 @@ class Inference:
         self._start_s = 0.0
 
     def __enter__(self) -> None:
+        if not self.recorder.marked:
+            self.recorder.mark()
+        self.open()
+
+    def open(self) -> None:
+        """Begin to count, unless another span of the stream is around this one."""
         recorder = self.recorder
         if recorder.ticked_s is not None:
             return
@@ -206,7 +255,7 @@ class Inference:
                 return
             outer.around = outer = _open(outer.around)
         self.around = around
-        _innermost.set(self)
+        innermost.set(self)
         self.counts = True
         if self._items is None:
             self._items = recorder.items()
@@ -272,7 +321,7 @@ def open_span() -> Inference | None:
 
     What sees inferences by itself looks here: within a span there is nothing to add.
     """
-    return _open(_innermost.get())
+    return _open(innermost.get())
 
 
 def _open(span: Inference | None) -> Inference | None:

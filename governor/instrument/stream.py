@@ -69,4 +69,5 @@ class Stream:
 
     def record(self, start_s: float, end_s: float, items: int | None = None) -> None:
         """An inference that something else has timed, on the device's clock."""
+        self._recorder.mark()
         self._recorder.record(start_s, end_s, self._recorder.items() if items is None else items)
