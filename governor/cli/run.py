@@ -1,0 +1,53 @@
+"""``governor run``: govern a Python program that knows nothing of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from governor.launch import Options, prepare
+from governor.slo import LatencySLO
+from policies.policy import DEFAULT_POLICY, check_policy_name
+
+
+def run(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="Such as: python app.py")
+    ],
+    latency_slo: Annotated[
+        str, typer.Option("--latency-slo", metavar="BOUND", help="50ms, 20fps or 1.3x all-max.")
+    ],
+    percentile: Annotated[
+        float, typer.Option(help="Share of the inferences that must keep it.")
+    ] = 0.95,
+    device: Annotated[
+        str, typer.Option(help="auto, or such as emulated:agx-orin/yolov8n.")
+    ] = "auto",
+    policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
+    trials: Annotated[int, typer.Option(min=1, help="Settings that a search may try.")] = 12,
+    report_to_log: Annotated[
+        bool, typer.Option("--report-to-log", help="Say each decision on stderr.")
+    ] = False,
+) -> None:
+    """Govern an unmodified Python program, and say at its end what it came to.
+
+    Its inferences are seen by themselves: PyTorch, TensorRT, ONNX Runtime and OpenCV. It runs in
+    this process: its input and output, its signals and its exit code are its own. Only its first
+    process is governed, and no program that it starts.
+    """
+    LatencySLO.parse(latency_slo, percentile)
+    check_policy_name(policy)
+    options = Options(
+        latency_slo=latency_slo,
+        percentile=percentile,
+        device=device,
+        policy=policy,
+        trials=trials,
+        report_to_log=report_to_log,
+    )
+    program, environment = prepare(command, options, os.environ)
+    sys.stdout.flush()
+    os.execve(program, command, environment)  # noqa: S606 - what the user asked for, no shell

@@ -1,0 +1,73 @@
+"""What ``governor run`` does in the program's own interpreter."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from typing import Any
+
+from governor.errors import GovernorError, InputError
+from governor.governor import EnergyGovernor, Status
+from governor.launch import Options
+from governor.units import format_duration, format_energy, format_percent
+
+
+def begin(asked: dict[str, Any]) -> None:
+    """Govern from here to the end of the program; or end it at once, and say why."""
+    options = Options(**asked)
+    if options.report_to_log:
+        _log_to_stderr()
+    try:
+        governor = EnergyGovernor(
+            options.latency_slo,
+            percentile=options.percentile,
+            device=options.device,
+            policy=options.policy,
+            trials=options.trials,
+        )
+        governor.__enter__()
+    except GovernorError as error:
+        _say(" ".join(str(error).split()))
+        # the interpreter is still starting, and would print an exception of this as its own fault
+        os._exit(2 if isinstance(error, InputError) else 1)
+    atexit.register(_end, governor, os.getpid())
+
+
+def _end(governor: EnergyGovernor, process: int) -> None:
+    if os.getpid() == process:
+        governor.__exit__(None, None, None)
+        _say(summary(governor.status()))
+
+
+def summary(status: Status) -> str:
+    """What it came to, in a line."""
+    if not status.inferences:
+        return "no inference was seen; docs/instrumentation.md says which are, and how to mark them"
+    kept = 1.0 - status.violations / status.inferences
+    parts = [
+        f"{status.inferences} inferences, {format_percent(kept)} within "
+        f"{format_duration(status.slo_s)}"
+    ]
+    if status.phase == "hold":
+        parts.append(f"held {status.point or 'the default governors'}")
+        parts.append(f"{format_energy(status.held_energy_j)} an item")
+    else:
+        parts.append(f"ended in {status.phase}")
+    if status.saving:
+        parts.append(f"{format_percent(status.saving)} saved")
+    return ", ".join(parts) + (" (energy is emulated)" if status.emulated else "")
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("governor")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("governor: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # the program's own handlers would say it twice
+
+
+def _say(text: str) -> None:
+    print(f"governor: {text}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""The folder that a governed program's interpreter is pointed to."""
