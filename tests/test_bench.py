@@ -72,4 +72,7 @@ def test_an_unknown_benchmark_is_named_with_the_known_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["bench", "everything"]) == 2
-    assert "span, loop, import, next-point, converge, emulator, bursts" in capsys.readouterr().err
+    assert (
+        "span, loop, import, next-point, converge, emulator, bursts, instrument"
+        in capsys.readouterr().err
+    )

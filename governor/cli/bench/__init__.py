@@ -24,6 +24,8 @@ from governor.space import Knob, OperatingPoint, Space
 from policies.policy import DEFAULT_POLICY, Problem
 
 BURSTS = "bursts"
+INSTRUMENT = "instrument"
+BY_NAME_ONLY = (BURSTS, INSTRUMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,19 @@ def bench(
     was not kept.
 
     And bursts, by name only, as it needs FUSE and a minute: the energy of short bursts on a
-    mounted virtual board, ours and Zeus's, against what the emulation spent.
+    mounted virtual board, ours and Zeus's, against what the emulation spent. And instrument,
+    by name only, as it loads every framework: what seeing each inference adds to it.
     """
     check_writable(json_file)
     if name == BURSTS:
         _bursts(board, repeats, json_file)
         return
+    if name == INSTRUMENT:
+        _instrument(json_file)
+        return
     benchmarks = _benchmarks(policy)
     if name is not None and name not in benchmarks:
-        known = ", ".join([*benchmarks, BURSTS])
+        known = ", ".join([*benchmarks, *BY_NAME_ONLY])
         raise InputError(f"unknown benchmark {name!r}; choose one of {known}")
     measurements: list[Measurement] = []
     for wanted in benchmarks if name is None else [name]:
@@ -92,6 +98,15 @@ def _bursts(board: str, repeats: int, json_file: Path | None) -> None:
     from governor.cli.bench.bursts import document, measure, show
 
     outcome = measure(board, repeats)
+    show(outcome)
+    if json_file is not None:
+        write_json(json_file, document(outcome))
+
+
+def _instrument(json_file: Path | None) -> None:
+    from governor.cli.bench.instrument import document, measure, show
+
+    outcome = measure()
     show(outcome)
     if json_file is not None:
         write_json(json_file, document(outcome))
