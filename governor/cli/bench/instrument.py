@@ -64,7 +64,7 @@ class Outcome:
 def measure(rounds: int = 5, batches: int = 100) -> Outcome:
     """Every kind that is installed here."""
     overheads: list[Overhead] = []
-    missing = {"TensorRT": "it runs on NVIDIA GPUs only, and its overhead was never measured"}
+    missing = {"TensorRT": "it needs an NVIDIA GPU, on which nothing was run yet"}
     for kind, (framework, make) in _KINDS.items():
         try:
             infer = make()
@@ -277,8 +277,8 @@ def show(outcome: Outcome) -> None:
     console = result_console()
     console.print(table)
     console.print(
-        f"* in the first second, and one in {AGAIN_S:g} later: each of its {LAYERS + 1} modules "
-        "is looked at. Else a network costs what one module does.",
+        f"* for a second, at first and every {AGAIN_S:g} s: each of its {LAYERS + 1} modules is\n"
+        "  looked at. At all other times a network costs what one module does.",
         markup=False,
     )
     for kind, why in outcome.missing.items():
