@@ -179,7 +179,7 @@ class EnergyGovernor(Stream):
 
             self._record = Recorder(
                 _path(record), self._controller, space, self._info,
-                policy=_name_of(policy), trials=trials, seed=seed,
+                policy=_name_of(policy), trials=trials, seed=seed, work=_work(model),
             )  # fmt: skip
         super().__init__(recorder)
         # real work takes none of virtual time, so there it is seen only if named
@@ -529,6 +529,15 @@ def _path(record: str | os.PathLike[str]) -> Path:
     if not isinstance(record, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f'record must be the path of a file such as "run.jsonl", got {record!r}')
     return Path(record)
+
+
+def _work(model: Work | str | Path | None) -> Work | None:
+    """As it was counted for the policy."""
+    if model is None or isinstance(model, Work):
+        return model
+    from governor.roofline.prior import counted
+
+    return counted(model)
 
 
 def _name_of(policy: str | Policy | PolicyFactory) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import escape, unescape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -20,10 +21,12 @@ from governor.cli.main import main
 from governor.devices.emulated import EmulatedBoard
 from governor.records.reader import read_run
 from governor.report.by_hand import recipes
+from governor.report.ceilings import Ceilings, ceilings_of
 from governor.report.document import Report, write_report
 from governor.report.panels import Measured, pareto
 from governor.report.sources import of_run
 from governor.report.svg import Axis, axis
+from governor.roofline.work import Layer, Work
 from governor.space import OperatingPoint
 
 LEVELS = {"cpu_hz": [6e8, 12e8], "gpu_hz": [3e8, 6e8, 9e8]}
@@ -220,6 +223,45 @@ def test_a_logarithmic_axis_marks_powers_of_ten() -> None:
     assert [text for _, text in Axis("", 0.5, 2000.0, log=True).marks(6)] == [
         *("1", "10", "100", "1000")
     ]
+
+
+# the roofline
+
+
+def ceilings(record: Path, **changes: object) -> Ceilings:
+    found = ceilings_of(replace(read_run(record).header, **changes))
+    assert found is not None
+    return found
+
+
+def test_nothing_is_reached_above_the_roof(record: Path) -> None:
+    run, roofs = read_run(record), ceilings(record)
+    for line in run.searched:
+        point = line.point or {}
+        roof = min(
+            roofs.flop_per_s(point["gpu_hz"]),
+            roofs.flop / roofs.moved * roofs.bytes_per_s(point["gpu_hz"], point["emc_hz"]),
+        )
+        assert 0 < roofs.flop / line.mean_latency_s < roof
+
+
+def test_a_real_boards_roofs_are_drawn_where_the_model_was_counted(record: Path) -> None:
+    counted = {"workload": "", "emulated": False, "device": "agx-orin", "precision": "fp16"}
+    roofs = ceilings(record, **counted, model="yolov8n", flop=8.7e9, bytes_moved=60e6)
+    assert roofs.flop_per_s(1300.5e6) == pytest.approx(32768 * 1300.5e6)
+    assert roofs.bytes_per_s(1300.5e6, 3199e6) < 204.8e9
+    assert ceilings_of(replace(read_run(record).header, **counted)) is None
+
+
+def test_a_model_that_was_counted_is_in_the_record(tmp_path: Path) -> None:
+    layer = Layer(name="a", operator="matmul", flop=4e9, bytes_read=2e6, bytes_written=2e6)
+    work = Work(name="toynet", layers=(layer,), batch_size=2, precision="fp16")
+    board = EmulatedBoard("agx-orin", "yolov8n-trt")
+    path = tmp_path / "run.jsonl"
+    with EnergyGovernor("1.5x", device=board, model=work, record=path) as gov, gov.inference():
+        board.infer()
+    header = read_run(path).header
+    assert (header.model, header.flop, header.bytes_moved) == ("toynet", 2e9, 2e6)
 
 
 # by hand

@@ -213,6 +213,7 @@ def _write_report(path: Path, record: Path, outcome: Outcome, setup: Setup) -> N
             ("emulator's optimum", setting(outcome.optimum)),
         ],
         remarks=list(_sentences(outcome, setup))[2:],
+        subject=setup.workload,
     )
     write_report(path, report.title, [report])
 

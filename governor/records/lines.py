@@ -40,6 +40,8 @@ class Header:
         levels: by knob, ascending. ``settings``: how many of their combinations are allowed.
         slo: for people. ``slo_s``: its bound, null where it is relative to all-max.
         trials: operating points that a search may try.
+        model, precision, flop, bytes_moved: what an item is counted to cost, where the governor
+            was told of the model.
     """
 
     format: int
@@ -59,6 +61,10 @@ class Header:
     policy: str
     trials: Count
     seed: int
+    model: str = ""
+    precision: str = ""
+    flop: Amount | None = None
+    bytes_moved: Amount | None = None
     record: Literal["header"] = "header"
 
     __pydantic_config__ = _STRICT

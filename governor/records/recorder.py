@@ -30,6 +30,7 @@ from governor.records.lines import (
     known,
     plain,
 )
+from governor.roofline.work import Work
 from governor.space import OperatingPoint, Space
 from governor.streams import SeenStreams
 from governor.trial import Span, Trial
@@ -43,8 +44,9 @@ class Recorder:
     """Writes down what a governor does, seen from its control loop."""
 
     def __init__(self, path: Path, controller: Controller, space: Space | None, info: DeviceInfo,
-                 *, policy: str, trials: int, seed: int) -> None:  # fmt: skip
-        """Nothing is written before :meth:`begin`."""
+                 *, policy: str, trials: int, seed: int,
+                 work: Work | None = None) -> None:  # fmt: skip
+        """Nothing is written before :meth:`begin`. ``work``: what one inference is known to do."""
         self._path = path
         self._controller = controller
         self._space = space
@@ -52,6 +54,7 @@ class Recorder:
         self._policy = policy
         self._trials = trials
         self._seed = seed
+        self._work = work
         self._file: LineFile | None = None
         self._began_s = 0.0
         self._baseline: Trial | None = None
@@ -67,7 +70,7 @@ class Recorder:
         """The run starts."""
         self._file = LineFile(self._path)
         self._began_s = now_s
-        slo = self._controller.slo
+        slo, work = self._controller.slo, self._work
         levels = {} if self._space is None else {k.name: list(k.levels) for k in self._space.knobs}
         self._put(
             Header(
@@ -88,6 +91,10 @@ class Recorder:
                 policy=self._policy,
                 trials=self._trials,
                 seed=self._seed,
+                model="" if work is None else work.name,
+                precision="" if work is None else work.precision,
+                flop=None if work is None else work.flop / work.batch_size,
+                bytes_moved=None if work is None else work.bytes / work.batch_size,
             )
         )
         self._open_window(now_s)

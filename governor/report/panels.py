@@ -193,7 +193,8 @@ def heat_map(
     cells = _cells(settings, x_knob, y_knob, slo_s)
     chart = Chart(f"Energy over {x.name} and {y.name}", x, y)
     chart.cell((-0.5, -0.5), (len(columns) - 0.5, len(rows) - 0.5), "", "empty", "")
-    energies = [each.energy_j for each in cells.values()]
+    kept = [each for each in cells.values() if _verdict(each, slo_s) == "kept"]
+    energies = [each.energy_j for each in kept or cells.values()]
     low, high = (min(energies), max(energies)) if energies else (0.0, 1.0)
     places = {(columns.index(at[0]), rows.index(at[1])): each for at, each in cells.items()
               if at[0] in columns and at[1] in rows}  # fmt: skip
@@ -217,8 +218,8 @@ def heat_map(
     return figure(
         f"Energy over {format_knob_name(x_knob)} and {format_knob_name(y_knob)} "
         f"{'clock' if x_knob.endswith('_hz') else ''}".rstrip(),
-        f"{what}{over}: dark {format_energy(low)}, bright {format_energy(high)} an item. Pale "
-        f"cells miss the SLO. Across {x.name}, up {y.name}.",
+        f"{what}{over}: dark {format_energy(low)} an item, bright {format_energy(high)} and more. "
+        f"Pale cells miss the SLO. Across {x.name}, up {y.name}.",
         chart.draw(),
     )
 

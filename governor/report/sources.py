@@ -8,6 +8,7 @@ from governor.devices.trace import Sweep
 from governor.records.lines import number
 from governor.records.reader import Run
 from governor.replay import ReplayRun, Truth
+from governor.report.ceilings import ceilings_of, roofline
 from governor.report.document import Landscape, Report
 from governor.report.panels import Measured
 from governor.space import OperatingPoint
@@ -19,15 +20,17 @@ def of_run(
     *,
     landscape: Landscape | None = None,
     others: Sequence[tuple[str, Measured]] = (),
-    charts: Sequence[str] = (),
     remarks: Sequence[str] = (),
+    subject: str = "",
 ) -> Report:
-    """A recorded run, and what else is known of its device."""
+    """A recorded run, and what else is known of its device; ``subject``: what was governed."""
     header = run.header
     trials = [Measured.of(line.trial) for line in run.searched]
     baseline = None if run.baseline is None else Measured.of(run.baseline.trial)
+    held, ceilings = _held(run), ceilings_of(header)
+    charts = [] if ceilings is None else [roofline(ceilings, header.levels, held, trials)]
     where = "emulated" if header.emulated else "measured on the device"
-    subject = header.workload or header.program or "an application"
+    subject = subject or header.workload or header.model or header.program or "an application"
     notes = list(remarks)
     if run.end is None:
         crashed = "its last line is cut off, as by a crash" if run.torn else "without an end"
@@ -41,6 +44,8 @@ def of_run(
     ]  # fmt: skip
     if landscape is not None:
         sources.append(("faint dots, heat map", f"{landscape.what}; the search knew nothing of it"))
+    if ceilings is not None:
+        sources.append(("roofs", f"{ceilings.source}; the dots from the latencies above"))
     sources.append(("commands", "from public facts about the board; none was run for this page"))
     return Report(
         title=f"{subject} on {header.description or header.device}",
@@ -53,7 +58,7 @@ def of_run(
         levels=header.levels,
         trials=trials,
         baseline=baseline,
-        chosen=_held(run),
+        chosen=held,
         others=others,
         landscape=landscape,
         windows=run.windows,

@@ -80,7 +80,7 @@ def seeding(model: Work | str | Path | None, board: str | Path) -> Callable[[Spa
         MissingExtraError: the model cannot be counted without an optional package.
     """
     loaded = load_board(board)
-    work = model if isinstance(model, Work) or model is None else count_work(model)
+    work = model if isinstance(model, Work) or model is None else counted(model)
     stack = "onnxruntime" if str(model).endswith(".onnx") else DEFAULT_STACK
 
     @lru_cache(maxsize=4)
@@ -88,6 +88,12 @@ def seeding(model: Work | str | Path | None, board: str | Path) -> Callable[[Spa
         return prior_for(loaded, space, work, stack)
 
     return prior_in
+
+
+@lru_cache(maxsize=4)
+def counted(model: str | Path) -> Work:
+    """The work of a model, counted once however often it is asked for."""
+    return count_work(model)
 
 
 def prior_for(

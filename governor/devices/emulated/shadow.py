@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from governor.devices.device import Clock, MonotonicClock
+from dataclasses import replace
+
+from governor.devices.device import Clock, DeviceInfo, MonotonicClock
 from governor.devices.emulated.emulation import Emulation
 from governor.devices.emulated.workload import Workload
 
@@ -40,6 +42,11 @@ class ShadowBoard(Emulation):
             ambient_c=ambient_c, period_s=None, sensor_noise=sensor_noise,
         )  # fmt: skip
         self._busy_until_s = self._clock.now()
+
+    @property
+    def info(self) -> DeviceInfo:
+        """What this device is; what runs on it, only the application knows."""
+        return replace(super().info, workload="")
 
     def follow(self, start_s: float, end_s: float, items: int) -> float:
         """Account one real inference; returns the seconds by which it must still be stretched.
