@@ -14,9 +14,10 @@ import numpy as np
 from governor.errors import InputError
 from governor.space import FloatArray
 
-Status = Literal["published", "derived", "assumed", "measured"]
+Status = Literal["published", "derived", "assumed", "measured", "emulated"]
 """What a constant rests on: stated by a maker, a kernel or a study; worked out (or fitted) from
-such figures; plausible with no figure found; or measured by ``governor calibrate``."""
+such figures; plausible with no figure found; or measured by ``governor calibrate``, perhaps on
+an emulated board."""
 
 Unit = Literal["cuda", "tensor"]
 

@@ -158,6 +158,20 @@ class Stack:
     spins: bool
 
 
+MICROBENCHMARK = Stack(
+    efficiency=dict.fromkeys(
+        ("conv", "winograd", "depthwise", "gemm", "memory", "probe", "plain"), 1.0
+    ),
+    narrow_channels=0.0,
+    kernel_cycles=2000,
+    launch_cycles=12000,
+    serial_cycles=0.0,
+    traffic=1.0,
+    spins=True,
+)
+"""Kernels written for their peak, without a framework: on every board the same (assumed)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Thermal:
     """Heat.
@@ -232,7 +246,10 @@ def load_board(name: str) -> Board:
         memory=Memory(**_domain(data["memory"])),
         base_w=data["base_w"],
         loss=data["loss"],
-        stacks={key: Stack(**value) for key, value in data["stacks"].items()},
+        stacks={
+            **{key: Stack(**value) for key, value in data["stacks"].items()},
+            "microbenchmark": MICROBENCHMARK,
+        },
         thermal=Thermal(**data["thermal"]),
         rails={rail: tuple(parts) for rail, parts in data["rails"].items()},
         total_rail=data["total_rail"],

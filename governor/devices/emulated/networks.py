@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["conv", "winograd", "depthwise", "gemm", "memory"]
+Kind = Literal["conv", "winograd", "depthwise", "gemm", "memory", "probe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class Op:
     Attributes:
         kind: which of the framework's efficiencies applies. ``winograd`` is a dense 3 x 3
             convolution of stride 1 over at least 32 channels, which libraries compute with fewer
-            multiplications than counted; ``memory`` hardly computes.
+            multiplications than counted; ``memory`` hardly computes; a ``probe`` is a
+            microbenchmark, which reaches the peak.
         flops: floating-point operations.
         reads, writes: activation elements moved, weights apart.
         weights: weight elements, read once a batch.

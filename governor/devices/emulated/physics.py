@@ -95,6 +95,7 @@ def _precisions(board: Board, workload: Workload) -> dict[str, str]:
         "conv": main,
         "winograd": main,
         "gemm": gemm,
+        "probe": main,
         "depthwise": "fp32",  # no tensor cores: it has no reuse for them
         "memory": "fp32",
     }
@@ -106,7 +107,7 @@ def _flop_per_clock(board: Board, workload: Workload) -> dict[str, float]:
     reached: dict[str, float] = {}
     for kind, precision in _precisions(board, workload).items():
         plain = precision == "fp32" and kind in ("conv", "winograd")
-        share = efficiency["plain"] if plain else efficiency[kind]
+        share = efficiency["plain"] if plain else efficiency.get(kind, 1.0)
         reached[kind] = share * board.gpu.flop_per_clock[precision]
     return reached
 

@@ -55,6 +55,27 @@ class Workload:
         return _fused(NETWORKS[self.network](), self.framework)
 
 
+@dataclass(frozen=True, slots=True)
+class Probe(Workload):
+    """A microbenchmark: one kernel of known work that reaches the hardware's peaks.
+
+    Attributes:
+        flops: of one launch, in ``precision``.
+        moved_bytes: to or from memory, streamed past every cache.
+    """
+
+    network: str = "probe"
+    framework: str = "microbenchmark"
+    precision: str = "fp32"
+    flops: float = 0.0
+    moved_bytes: float = 0.0
+
+    @property
+    def ops(self) -> list[Op]:
+        """The one kernel."""
+        return [Op("probe", self.flops, self.moved_bytes / BYTES[self.precision], 0.0)]
+
+
 @dataclass(frozen=True)
 class Kernels:
     """A workload's kernels at one batch size, as arrays with one element a kernel.

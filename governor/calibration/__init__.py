@@ -1,0 +1,1 @@
+"""Measures a board with kernels of known work, and fits its roofline's constants to that."""

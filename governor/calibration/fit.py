@@ -1,0 +1,351 @@
+"""Peaks, bandwidths, energies and standing power from runs of kernels of known work.
+
+Rates give the peaks a clock and the two limits of bandwidth, the lower of which holds. Power is
+a sum of terms with non-negative coefficients, once the voltage curves are given: a constant, one
+a memory clock, ``f V^2`` of the CPU and of the GPU (which takes in their leakage), joules a FLOP
+times ``V^2``, and joules a byte with and without it. They are fitted by non-negative least
+squares (Lawson and Hanson, scipy's ``nnls``) inside a search for the curves, each a floor and a
+straight rise. What the runs cannot tell apart is taken as known. Intervals are of 95 %
+confidence, from the scatter around the fit, misfit included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from governor.calibration.measure import Run
+from governor.errors import GovernorError
+from governor.roofline.board import Voltage
+from governor.space import FloatArray
+
+Curves = tuple[Voltage, Voltage]
+"""Of the GPU (or whatever unit computes), and of the CPU."""
+
+_ROUNDS = 20
+_LARGEST_RISE = 1.5
+"""Of a voltage over its floor, less 1: 2.5 times, beyond any part's range."""
+_FLOORS = (0.2, 0.95)
+"""A floor ends between these shares of the highest clock."""
+_TOLD_APART = 0.01
+"""A term that is a sum of the others to within this share of itself cannot be told from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A constant in SI units, and where it lies with 95 % confidence; None: one reading only."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What the times tell.
+
+    Attributes:
+        flop_per_clock: by (unit, precision).
+        bytes_per_clock: None: the memory's clock limits everywhere.
+        bytes_per_s: by memory clock (0 where that is no knob), those that limited somewhere.
+        worst: largest relative distance of a stream from the fitted limits.
+    """
+
+    flop_per_clock: Mapping[tuple[str, str], Fitted]
+    bytes_per_clock: Fitted | None
+    bytes_per_s: Mapping[float, Fitted]
+    worst: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """What the sensors tell; every figure at the floor of the voltage.
+
+    Attributes:
+        terms: joules a FLOP by ``flop PRECISION``; joules a byte in the GPU ``gpu byte`` and
+            in the memory ``memory byte``; watts ``base``, and ``memory HZ`` above the lowest
+            memory clock's; watts a hertz ``gpu clock``, ``cpu busy``, ``cpu core``.
+        gpu, cpu: the voltage curves; None: the clock hardly varied, the given one was taken.
+        error: root mean square of the relative distance of the runs from the fit.
+    """
+
+    terms: Mapping[str, Fitted]
+    gpu: Voltage | None
+    cpu: Voltage | None
+    error: float
+
+
+def fit_rates(runs: Sequence[Run], clock: str) -> Rates:
+    """Peaks and bandwidths.
+
+    Args:
+        runs: of all kernels.
+        clock: the knob of the unit that ran them; 1 Hz is taken where it is not known.
+    """
+    peaks: dict[tuple[str, str], list[float]] = {}
+    streams: list[tuple[float, float, float]] = []
+    for run in runs:
+        if run.kernel is None:
+            continue
+        hz = run.hz.get(clock, 1.0)
+        if run.kernel.purpose == "compute":
+            peaks.setdefault((run.kernel.unit, run.kernel.precision), []).append(run.flop_rate / hz)
+        elif run.kernel.purpose in ("read", "write"):
+            streams.append((hz, run.hz.get("emc_hz", 0.0), run.byte_rate))
+    by_clock, by_memory, worst = _limits(streams)
+    return Rates(
+        flop_per_clock={key: _mean(values) for key, values in peaks.items()},
+        bytes_per_clock=by_clock,
+        bytes_per_s=by_memory,
+        worst=worst,
+    )
+
+
+def _limits(
+    streams: Sequence[tuple[float, float, float]],
+) -> tuple[Fitted | None, dict[float, Fitted], float]:
+    """The bandwidth's limits by the unit's clock and by the memory's.
+
+    Each stream is given to the limit that is lower there, and the limits are the means of what
+    they were given, until nothing moves.
+    """
+    if not streams:
+        return None, {}, 0.0
+    hz, emc, rate = (np.array([one[axis] for one in streams]) for axis in range(3))
+    levels = np.unique(emc)
+    per_clock = float(np.max(rate / hz))
+    per_level = {level: float(rate[emc == level].max()) for level in levels}
+    if len(np.unique(hz)) == 1:
+        return None, {float(level): _mean(rate[emc == level]) for level in levels}, 0.0
+    by_clock = np.zeros(len(rate), dtype=np.bool_)
+    for _ in range(_ROUNDS):
+        by_level = np.array([per_level[level] for level in emc])
+        before, by_clock = by_clock, per_clock * hz < by_level
+        if by_clock.any():
+            per_clock = float(np.mean((rate / hz)[by_clock]))
+        for level in levels:
+            mine = (emc == level) & ~by_clock
+            if np.any(mine):
+                per_level[level] = float(rate[mine].mean())
+        if np.array_equal(before, by_clock):
+            break
+    limits = {
+        float(level): _mean(rate[(emc == level) & ~by_clock])
+        for level in levels
+        if np.any((emc == level) & ~by_clock)
+    }
+    expected = np.minimum(per_clock * hz, [per_level[level] for level in emc])
+    worst = float(np.max(np.abs(rate / expected - 1)))
+    return _mean((rate / hz)[by_clock]) if by_clock.any() else None, limits, worst
+
+
+def _mean(values: Sequence[float] | FloatArray) -> Fitted:
+    """The mean, with its interval; a single value's is unknown."""
+    found = np.asarray(values, dtype=np.float64)
+    mean = float(found.mean())
+    if len(found) < 2:
+        return Fitted(mean)
+    half = _t95(len(found) - 1) * float(found.std(ddof=1)) / math.sqrt(len(found))
+    return Fitted(mean, mean - half, mean + half)
+
+
+def _t95(freedom: int) -> float:
+    """Two-sided 95 % quantile of Student's t."""
+    special: Any = import_module("scipy.special")
+    return float(special.stdtrit(max(freedom, 1), 0.975))
+
+
+def fit_power(
+    runs: Sequence[Run], clock: str, cores: int, curves: Curves, known: Mapping[str, float]
+) -> Power:
+    """Energies and standing power.
+
+    Args:
+        runs: of all kernels, and of none, with power.
+        clock: the knob of the unit that ran them.
+        cores: of the CPU, where that is no knob.
+        curves: the voltages of GPU and CPU, for a clock that hardly varied.
+        known: coefficients of the terms that these runs cannot tell from the others.
+
+    Raises:
+        GovernorError: there are fewer runs than constants.
+    """
+    return _PowerFit(runs, clock, cores, curves, known).solve()
+
+
+class _PowerFit:
+    """The terms of power over all runs, and the search for the voltage curves."""
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        clock: str,
+        cores: int,
+        curves: Curves,
+        known: Mapping[str, float],
+    ) -> None:
+        gpu, cpu = curves
+        self._power_w = np.array([run.power_w for run in runs])
+        self._busy = np.array([run.kernel is not None for run in runs], dtype=np.float64)
+        self._gpu_hz = np.array([run.hz.get(clock, gpu.hz[-1]) for run in runs])
+        self._cpu_hz = np.array([run.hz.get("cpu_hz", cpu.hz[-1]) for run in runs])
+        self._emc_hz = np.array([run.hz.get("emc_hz", 0.0) for run in runs])
+        self._cores = np.array([run.cores or cores for run in runs], dtype=np.float64)
+        self._byte_rate = np.array([run.byte_rate for run in runs])
+        done = [_precision(run) for run in runs]
+        self._flop_rate = {
+            each: np.array([run.flop_rate * (_precision(run) == each) for run in runs])
+            for each in dict.fromkeys(done)
+            if each
+        }
+        self._cpu_is_unit = clock == "cpu_hz"
+        self._given = curves
+        self._known = known
+        self._free = [
+            len(np.unique(self._gpu_hz)) >= 4,
+            len(np.unique(self._cpu_hz)) >= 4 and not self._cpu_is_unit,
+        ]
+        self._told = self._told_apart()
+
+    def solve(self) -> Power:
+        """The curves of least misfit, and the terms there."""
+        optimize: Any = import_module("scipy.optimize")
+        start = self._start()
+        if len(start):
+            low = [_FLOORS[0], 0.0] * sum(self._free)
+            high = [_FLOORS[1], _LARGEST_RISE] * sum(self._free)
+            starts = [start, np.where(np.arange(len(start)) % 2 == 0, 0.8, 0.2)]
+            found: list[Any] = [
+                optimize.least_squares(self._residuals, one, bounds=(low, high), diff_step=1e-3)
+                for one in starts
+            ]
+            costs = [float(one.cost) for one in found]
+            start = np.asarray(found[int(np.argmin(costs))].x, dtype=np.float64)
+        curves = self._curves(start)
+        coefficients = self._coefficients(curves)
+        missed = self._relative(curves, coefficients) - 1
+        return Power(
+            terms=self._intervals(start, coefficients),
+            gpu=curves[0] if self._free[0] else None,
+            cpu=curves[1] if self._free[1] else None,
+            error=float(np.sqrt(np.mean(missed**2))),
+        )
+
+    def _told_apart(self) -> list[str]:
+        """The terms that are no sum of others: joules first, so that watts give way to them."""
+        terms = self._terms(self._given if not any(self._free) else self._curves(self._start()))
+        basis: list[FloatArray] = []
+        told: list[str] = []
+        for name, term in terms.items():
+            weighted = term / self._power_w
+            left = weighted - sum((b * (b @ weighted) for b in basis), np.zeros(len(weighted)))
+            if np.linalg.norm(left) > _TOLD_APART * np.linalg.norm(weighted):
+                basis.append(left / np.linalg.norm(left))
+                told.append(name)
+        if len(told) >= len(self._power_w):
+            raise GovernorError(
+                f"{len(self._power_w)} runs cannot tell {len(told)} constants of power; "
+                "measure at more --points"
+            )
+        return told
+
+    def _start(self) -> FloatArray:
+        return np.array([0.55, 0.4] * sum(self._free))
+
+    def _curves(self, shape: FloatArray) -> Curves:
+        """The curves: pairs of (floor's share of the highest clock, rise) for the free ones."""
+        curves = list(self._given)
+        pairs = iter(shape.reshape(-1, 2).tolist())
+        for index, hz in enumerate((self._gpu_hz, self._cpu_hz)):
+            if self._free[index]:
+                floor, rise = next(pairs)
+                top = float(hz.max())
+                curves[index] = Voltage((floor * top, top), (1.0, 1.0 + rise))
+        return curves[0], curves[1]
+
+    def _terms(self, curves: Curves) -> dict[str, FloatArray]:
+        """Watts of each term by run for a coefficient of 1, shape ``(n,)``."""
+        gpu_v2, cpu_v2 = (
+            curve.squared(hz)
+            for curve, hz in zip(curves, (self._gpu_hz, self._cpu_hz), strict=True)
+        )
+        terms = {f"flop {each}": rate * gpu_v2 for each, rate in self._flop_rate.items()}
+        terms["memory byte"] = self._byte_rate
+        terms["gpu byte"] = self._byte_rate * gpu_v2
+        terms["base"] = np.ones(len(self._power_w))
+        for level in np.unique(self._emc_hz)[1:]:
+            terms[f"memory {level:.0f}"] = (self._emc_hz == level).astype(np.float64)
+        terms["gpu clock"] = self._busy * self._gpu_hz * gpu_v2
+        terms["gpu idle"] = (1 - self._busy) * self._gpu_hz * gpu_v2
+        if not self._cpu_is_unit:
+            terms["cpu core"] = self._cores * self._cpu_hz * cpu_v2
+            terms["cpu busy"] = self._busy * self._cpu_hz * cpu_v2
+        return {name: term for name, term in terms.items() if np.any(term)}
+
+    def _coefficients(self, curves: Curves) -> FloatArray:
+        """Of the terms told apart: non-negative, of least relative misfit."""
+        optimize: Any = import_module("scipy.optimize")
+        matrix, rest = self._weighted(curves)
+        scale = np.abs(matrix).max(axis=0)
+        return np.asarray(optimize.nnls(matrix / scale, 1 - rest)[0] / scale, dtype=np.float64)
+
+    def _weighted(self, curves: Curves) -> tuple[FloatArray, FloatArray]:
+        """The terms told apart over the power, ``(n, m)``, and the sum of all others, ``(n,)``."""
+        terms = {name: term / self._power_w for name, term in self._terms(curves).items()}
+        rest = sum(
+            (self._known.get(name, 0.0) * term for name, term in terms.items()
+             if name not in self._told),
+            np.zeros(len(self._power_w)),
+        )  # fmt: skip
+        return np.column_stack([terms[name] for name in self._told]), rest
+
+    def _relative(self, curves: Curves, coefficients: FloatArray) -> FloatArray:
+        """Fitted over measured power."""
+        matrix, rest = self._weighted(curves)
+        return matrix @ coefficients + rest
+
+    def _residuals(self, shape: FloatArray) -> FloatArray:
+        curves = self._curves(shape)
+        return self._relative(curves, self._coefficients(curves)) - 1
+
+    def _intervals(self, shape: FloatArray, coefficients: FloatArray) -> dict[str, Fitted]:
+        """Each coefficient with its interval, curves and all others being uncertain, too.
+
+        Of one that came out as 0: up to what it could be if it alone moved.
+        """
+        count = len(coefficients)
+        at = np.concatenate((coefficients, shape))
+        steps = np.concatenate((np.maximum(coefficients, 1e-15) * 1e-3, np.full(len(shape), 1e-4)))
+
+        def relative(vector: FloatArray) -> FloatArray:
+            return self._relative(self._curves(vector[count:]), vector[:count])
+
+        base = relative(at)
+        moved = [relative(at + step) - base for step in np.diag(steps)]
+        jacobian = np.column_stack(moved) / steps
+        free = at > 0
+        freedom = max(len(base) - int(free.sum()), 1)
+        variance = float(np.sum((base - 1) ** 2)) / freedom
+        size = np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)  # a floor below all levels
+        alone = math.sqrt(variance) / size
+        scale = size[free]
+        scaled = jacobian[:, free] / scale
+        inner = np.asarray(np.linalg.pinv(scaled.T @ scaled), dtype=np.float64)
+        alone[free] = np.sqrt(variance * np.maximum(np.diagonal(inner), 0.0)) / scale
+        half = _t95(freedom) * alone[:count]
+        return {
+            name: Fitted(value, max(value - reach, 0.0), value + reach)
+            for name, value, reach in zip(
+                self._told, coefficients.tolist(), half.tolist(), strict=True
+            )
+        }
+
+
+def _precision(run: Run) -> str:
+    """Of the arithmetic that it did, if it did any."""
+    return run.kernel.precision if run.kernel is not None and run.flop_rate > 0 else ""

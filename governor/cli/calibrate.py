@@ -1,0 +1,298 @@
+"""``governor calibrate``: measure a board's roofline, and save it as a board file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from governor.cli.replay import check_writable, result_console, result_table
+from governor.errors import DeviceError, InputError, NoDeviceError
+from governor.units import format_percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from governor.calibration.bench import Bench, Kernel, Ran
+    from governor.calibration.measure import Look, Run, Session
+    from governor.devices.device import Device
+    from governor.devices.emulated import EmulatedBoard
+    from governor.roofline.board import Board, Constant
+
+_LAUNCH_CLOCKS = 1e7
+"""Of an emulated kernel: 8 to 50 ms, in which launching it is lost."""
+LEAST_POINTS, QUICK_POINTS = 4, 5
+"""Fewer levels of a clock show no voltage floor."""
+
+
+def calibrate(
+    device: Annotated[str, typer.Option(help="auto, or emulated:BOARD in virtual time.")] = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.toml", help="Save the board file there."),
+    ] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="What is not measured is taken from there; by default from the device's own.",
+        ),
+    ] = None,
+    points: Annotated[
+        int, typer.Option(min=LEAST_POINTS, help="Levels of the computing clock.")
+    ] = 8,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer levels, shorter looks.")] = False,
+    kernels: Annotated[str, typer.Option(help="auto, pycuda, torch or numpy.")] = "auto",
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Set nothing: only at the present clocks.")
+    ] = False,
+) -> None:
+    """Measure peaks, bandwidths, energies and standing power of this board.
+
+    Kernels of known work run at several operating points while the sensors are read; the clocks
+    are put back at the end, however it comes. Where nothing can be set it measures at the
+    present clocks, and without sensors times alone.
+    """
+    from governor.calibration.measure import Session, plan
+
+    check_writable(output)
+    if output is not None and output.suffix != ".toml":
+        raise InputError(f"{output} does not end in .toml, as board files do; name it so")
+    console = result_console()
+    with ExitStack() as stack:
+        subject = _open(device, kernels, console)
+        stack.callback(subject.close)
+        base = _base(board, subject)
+        space = None if subject.device is None or read_only else subject.device.space
+        looks = plan(space, subject.bench.kernels, subject.bench.clock, _points(points, quick))
+        session = Session(subject.device, subject.bench, quick=quick)
+        runs = _with_progress(session, looks)
+    for why, count in session.dropped.items():
+        console.print(f"{count} of {len(looks)} looks were dropped: {why}")
+    _conclude(subject, base, runs, output, console)
+
+
+def _points(points: int, quick: bool) -> int:
+    return min(points, QUICK_POINTS) if quick else points
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is measured, and by what.
+
+    Attributes:
+        device: None: nothing can be set or read here.
+        name: of the board, for its file.
+        owned: whether to close the device.
+    """
+
+    device: Device | None
+    bench: Bench
+    name: str
+    emulated: bool
+
+    def close(self) -> None:
+        """Put the clocks back, and let go of everything."""
+        try:
+            self.bench.close()
+        finally:
+            if self.device is not None:
+                self.device.close()
+
+
+def _open(device: str, kernels: str, console: Console) -> _Subject:
+    from governor.calibration.choose import open_bench
+    from governor.devices import open_device
+
+    kind, _, name = device.partition(":")
+    if kind == "emulated":
+        from governor.devices.emulated import EmulatedBoard
+
+        emulated = EmulatedBoard(name)
+        return _Subject(emulated, _EmulatedBench(emulated, name), name, emulated=True)
+    bench, refusals = open_bench(kernels)
+    for what, why in refusals.items():
+        console.print(f"not {what}: {why}", highlight=False, markup=False)
+    console.print(f"kernels: {bench.description}", highlight=False)
+    try:
+        found = open_device(device)
+    except NoDeviceError as error:
+        bench_only = _Subject(None, bench, "this-computer", emulated=False)
+        console.print(f"times alone, at the present clocks: {error}", highlight=False, markup=False)
+        return bench_only
+    except BaseException:
+        bench.close()
+        raise
+    subject = _Subject(found, bench, found.info.name, emulated=found.info.emulated)
+    if bench.clock == "cpu_hz" and "gpu_hz" in found.space.names:
+        subject.close()
+        raise DeviceError(
+            f"no kernels of {found.info.name}'s GPU can run here: install pycuda or a PyTorch "
+            "with CUDA"
+        )
+    return subject
+
+
+def _base(board: str | None, subject: _Subject) -> Board:
+    """The board file that this one begins as."""
+    from governor.calibration.file import plain_board
+    from governor.roofline.boards import board_names, load_board
+
+    if board is not None:
+        return load_board(board)
+    if subject.name in board_names():
+        return load_board(subject.name)
+    levels: dict[str, Sequence[float]] = {}
+    if subject.device is not None:
+        knobs = {knob.name: knob.levels for knob in subject.device.space.knobs}
+        for part, knob in (
+            ("cpu", "cpu_hz"), ("gpu", subject.bench.clock), ("memory", "emc_hz"),
+        ):  # fmt: skip
+            if knob in knobs:
+                levels[part] = knobs[knob]
+    present = subject.bench.present_hz()
+    if "gpu" not in levels and present is not None:
+        levels["gpu"] = (float(round(present)),)
+    return plain_board(subject.name, subject.name, levels)
+
+
+def _with_progress(session: Session, looks: Sequence[Look]) -> list[Run]:
+    """Run the looks under a progress bar on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("Measuring", total=len(looks))
+        done = -1
+
+        def step(look: Look) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, completed=done, description=f"{look.kernel or 'idle'}")
+
+        return session.run(looks, step)
+
+
+def _conclude(
+    subject: _Subject, base: Board, runs: Sequence[Run], output: Path | None, console: Console
+) -> None:
+    """Fit, show, and save."""
+    from governor.calibration.file import Provenance, calibrated, curves_of, known_terms
+    from governor.calibration.fit import fit_power, fit_rates
+    from governor.roofline.board_file import format_board, parse_board
+
+    if not runs:
+        raise DeviceError("nothing could be measured; see what was dropped above")
+    clock = subject.bench.clock
+    rates = fit_rates(runs, clock)
+    metered = [run for run in runs if math.isfinite(run.power_w)]
+    power = None
+    if metered:
+        power = fit_power(metered, clock, base.cpu.cores, curves_of(base), known_terms(base))
+    said = "emulated" if subject.emulated else "measured"
+    source = f"governor calibrate, {date.today().isoformat()}, {subject.bench.description}"
+    constants = calibrated(base, rates, power, Provenance(said, source))
+    text = format_board(base.title, constants)
+    parse_board(text, subject.name, "the calibration")
+    console.print(_table(base, constants, said))
+    console.print(f"streams lie within {format_percent(rates.worst)} of the two bandwidth limits")
+    if power is None:
+        console.print("no sensors: energies and standing power stay as they were")
+    else:
+        console.print(f"power lies {format_percent(power.error)} from the fit (root mean square)")
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+        console.print(f"saved {output}", highlight=False)
+
+
+def _table(base: Board, constants: Mapping[str, Constant], said: str) -> Table:
+    """What was measured, with its interval, beside what the base had."""
+    table = result_table(f"{base.title}: {said}", "constant", said, "95 %", "before")
+    for key, constant in constants.items():
+        before = base.constants.get(key)
+        if before is constant:
+            continue
+        was = "" if before is None else f"{_shown(before.value)} {before.status}"
+        table.add_row(key, _shown(constant.value), _reach(constant), was)
+    return table
+
+
+def _reach(constant: Constant) -> str:
+    """Half of the interval over the value; nothing where it is not known."""
+    if constant.low is None or constant.high is None:
+        return ""
+    return f"± {format_percent((constant.high - constant.low) / 2 / constant.value)}"
+
+
+def _shown(value: Any) -> str:
+    """A number; of a list its ends; of a voltage curve its rise and where it begins."""
+    if not isinstance(value, list):
+        return f"{value:.4g}"
+    if isinstance(value[0], list):
+        curve = cast("list[list[float]]", value)
+        return f"x{curve[-1][1]:.3g} from {curve[0][0]:.0f}"
+    return f"{value[0]:.4g} .. {value[-1]:.4g}"
+
+
+class _EmulatedBench:
+    """Microbenchmarks on an emulated board, in its own time."""
+
+    clock = "gpu_hz"
+
+    def __init__(self, board: EmulatedBoard, name: str) -> None:
+        from governor.calibration.bench import MIXES, STREAMS, Kernel
+        from governor.devices.emulated.hardware import load_board
+
+        self._board = board
+        self._gpu = gpu = load_board(name).gpu
+        plain = gpu.flop_per_clock["fp32"]
+        self.description = f"emulated {name}"
+        self.kernels: Sequence[Kernel] = (
+            *(
+                # No plain core does more than two halves where it does one single.
+                Kernel(
+                    purpose="compute", precision=each, unit="tensor" if rate > 2 * plain else "cuda"
+                )
+                for each, rate in gpu.flop_per_clock.items()
+            ),
+            *STREAMS,
+            *MIXES,
+        )
+
+    def run(self, kernel: Kernel, seconds: float) -> Ran:
+        """Launches of about ten million GPU clocks, until the time is over."""
+        from governor.calibration.bench import Ran
+        from governor.devices.emulated.workload import Probe
+
+        board, gpu = self._board, self._gpu
+        if kernel.purpose == "compute":
+            flop = _LAUNCH_CLOCKS * gpu.flop_per_clock[kernel.precision]
+            probe = Probe(precision=kernel.precision, flops=flop)
+        else:
+            moved = _LAUNCH_CLOCKS * gpu.bytes_per_clock
+            probe = Probe(flops=moved * kernel.intensity, moved_bytes=moved)
+        board.set_workload(probe)
+        began_s, count = board.clock.now(), 0
+        while board.clock.now() < began_s + seconds:
+            board.infer()
+            count += 1
+        spent_s = board.clock.now() - began_s
+        return Ran(count * probe.flops, count * probe.moved_bytes, spent_s)
+
+    def present_hz(self) -> float | None:
+        """The device tells."""
+        return None
+
+    def close(self) -> None:
+        """There is nothing to let go of."""

@@ -1,0 +1,370 @@
+"""Calibration: the fit finds the constants that made the runs; whatever ends it puts all back."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from toy import ToyBoard
+
+from governor.calibration.bench import MIXES, STREAMS, Kernel, Ran
+from governor.calibration.choose import open_bench
+from governor.calibration.file import plain_board
+from governor.calibration.fit import fit_rates
+from governor.calibration.measure import Look, Run, Session, plan
+from governor.cli.main import main
+from governor.devices.emulated import EmulatedBoard
+from governor.devices.emulated.hardware import load_board as emulated_board
+from governor.errors import DeviceError, InputError
+from governor.roofline.boards import load_board
+from governor.roofline.prediction import Clocks, standing_power
+
+COMPUTE = Kernel(purpose="compute")
+
+
+class SlowBench:
+    """Kernels that cost virtual time and nothing else."""
+
+    description, clock, kernels = "slow", "gpu_hz", (COMPUTE, *STREAMS)
+
+    def __init__(self, board: ToyBoard, fails_after: int = 10**9) -> None:
+        self.board, self.left = board, fails_after
+
+    def run(self, kernel: Kernel, seconds: float) -> Ran:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.board.clock.sleep(seconds)
+        return Ran(flop=1e9 * seconds, bytes=0.0, seconds=seconds)
+
+    def present_hz(self) -> float | None:
+        return None
+
+    def close(self) -> None: ...
+
+
+# What is recovered ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["tx2", "orin-nano"])
+def calibrated(request, tmp_path_factory):
+    """A board file of a calibration, and the emulation's own constants."""
+    file = tmp_path_factory.mktemp("calibrated") / f"{request.param}.toml"
+    assert main(["calibrate", "--device", f"emulated:{request.param}", "-o", str(file)]) == 0
+    return load_board(file), emulated_board(request.param)
+
+
+def test_peaks_and_bandwidths_come_out_as_they_are(calibrated) -> None:
+    board, truth = calibrated
+    for precision, peak in truth.gpu.flop_per_clock.items():
+        unit = "tensor" if precision in board.gpu.tensor_flop_per_clock else "cuda"
+        assert board.gpu.flop_per_clock(precision, unit) == pytest.approx(peak, rel=0.05)
+    assert board.gpu.bytes_per_clock == pytest.approx(truth.gpu.bytes_per_clock, rel=0.05)
+    memory = truth.memory
+    bus = memory.efficiency * memory.bytes_per_clock * np.array(memory.levels_hz)
+    ends = [0, -1]
+    np.testing.assert_allclose(np.array(board.memory.bytes_per_s)[ends], bus[ends], rtol=0.05)
+
+
+def test_joules_a_flop_and_a_byte_come_out_as_they_are(calibrated) -> None:
+    board, truth = calibrated
+    losses = 1 + truth.loss
+    for precision, picojoule in truth.gpu.pj_per_flop.items():
+        expected = picojoule * 1e-12 * losses
+        assert board.energy.j_per_flop[precision] == pytest.approx(expected, rel=0.05)
+    memory = truth.memory.soc_pj_per_byte + truth.memory.dram_pj_per_byte
+    a_byte = board.energy.gpu_j_per_byte + board.energy.memory_j_per_byte
+    assert a_byte == pytest.approx((truth.gpu.pj_per_byte + memory) * 1e-12 * losses, rel=0.05)
+
+
+def test_standing_power_and_voltage_come_out_as_they_are(calibrated) -> None:
+    board, truth = calibrated
+    memory = np.array(truth.memory.soc_w) + np.array(truth.memory.dram_w)
+    for end in (0, -1):
+        cpu, gpu = truth.cpu, truth.gpu
+        cpu_v2, gpu_v2 = cpu.volts[end] ** 2, gpu.volts[end] ** 2
+        cpu_w = (cpu.idle_w_per_ghz + cpu.core_w_per_ghz) * cpu.hz[end] / 1e9 * cpu_v2
+        gpu_w = gpu.busy_w_per_ghz * gpu.hz[end] / 1e9 * gpu_v2
+        leaks_w = cpu.leakage_w * cpu_v2 + gpu.leakage_w * gpu_v2
+        watts = (truth.base_w + memory[end] + cpu_w + gpu_w + leaks_w) * (1 + truth.loss)
+        at = Clocks(
+            cpu_hz=cpu.hz[[end]],
+            gpu_hz=gpu.hz[[end]],
+            emc_hz=np.array(truth.memory.levels_hz)[[end]],
+            cores=cpu.cores,
+        )
+        assert standing_power(board, at)[0] == pytest.approx(watts, rel=0.05)
+    assert board.gpu.voltage.floor_hz == pytest.approx(truth.gpu.floor_hz, rel=0.05)
+    assert board.gpu.voltage.relative[-1] == pytest.approx(truth.gpu.v_top, rel=0.05)
+
+
+def test_what_an_emulated_board_gave_is_called_emulated_and_has_its_interval(calibrated) -> None:
+    board, _ = calibrated
+    found = board.constants["energy.pj_per_flop.fp32"]
+    assert found.status == "emulated"
+    assert "emulated" in found.source
+    assert found.low < found.value < found.high
+    assert board.constants["stacks.pytorch.launch_cycles"].status != "emulated"
+
+
+def run_at(gpu_hz: float, emc_hz: float, rate: float) -> Run:
+    return Run(
+        hz={"gpu_hz": gpu_hz, "emc_hz": emc_hz}, cores=None, kernel=STREAMS[0],
+        flop_rate=0.0, byte_rate=rate, power_w=1.0, power_se_w=0.0,
+    )  # fmt: skip
+
+
+def test_each_stream_tells_of_the_limit_that_was_the_lower_one() -> None:
+    limits = {1e9: 30e9, 3e9: 90e9}
+    runs = [
+        run_at(gpu, emc, min(80 * gpu, limit))
+        for gpu in (0.3e9, 0.6e9, 1.2e9)
+        for emc, limit in limits.items()
+    ]
+    rates = fit_rates(runs, "gpu_hz")
+    assert rates.bytes_per_clock is not None
+    assert rates.bytes_per_clock.value == pytest.approx(80)
+    assert {emc: each.value for emc, each in rates.bytes_per_s.items()} == pytest.approx(limits)
+
+
+def test_a_clock_that_never_limits_is_not_told() -> None:
+    rates = fit_rates([run_at(gpu, 1e9, 10e9) for gpu in (0.5e9, 1e9)], "gpu_hz")
+    assert rates.bytes_per_clock is None
+    assert rates.bytes_per_s[1e9].value == pytest.approx(10e9)
+
+
+# What is set, and put back ----------------------------------------------------------------
+
+
+def test_an_interrupted_calibration_puts_the_clocks_back() -> None:
+    board = ToyBoard()
+    bench = SlowBench(board, fails_after=20)
+    looks = plan(board.space, bench.kernels, "gpu_hz", 4)
+    with pytest.raises(KeyboardInterrupt):
+        Session(board, bench).run(looks, lambda _look: None)
+    assert board.writes
+    assert board.now_set == board.found
+
+
+def test_at_the_present_clocks_nothing_is_written() -> None:
+    board = ToyBoard()
+    bench = SlowBench(board)
+    looks = plan(None, bench.kernels, "gpu_hz", 8)
+    runs = Session(board, bench, quick=True).run(looks, lambda _look: None)
+    assert not board.writes
+    assert [run.kernel for run in runs] == [None, *bench.kernels]
+    assert {run.hz["gpu_hz"] for run in runs} == {board.found["gpu_hz"]}
+
+
+def test_a_look_lasts_several_refreshes_of_however_slow_a_sensor() -> None:
+    for refresh_s in (0.4, 2.0):
+        board = ToyBoard(refresh_s=refresh_s)
+        before_s = board.clock.now()
+        Session(board, SlowBench(board)).run([Look(None, COMPUTE)], lambda _look: None)
+        assert board.clock.now() - before_s > 6 * refresh_s
+
+
+def test_a_look_while_the_board_throttles_is_dropped() -> None:
+    class HotBench(SlowBench):
+        def run(self, kernel: Kernel, seconds: float) -> Ran:
+            self.board.throttles += 1
+            return super().run(kernel, seconds)
+
+    board = ToyBoard()
+    session = Session(board, HotBench(board), quick=True)
+    top = board.space.point(board.space.fastest)
+    assert session.run([Look(top, COMPUTE)], lambda _look: None) == []
+    assert session.dropped == {"throttled": 1}
+
+
+def test_without_sensors_that_can_be_read_it_says_which_rail() -> None:
+    board = EmulatedBoard("nano")
+    board.sample = lambda: SimpleNamespace(
+        time_s=board.clock.now(), power_w={}, energy_j=None, temperature_c={}, throttle_events={}
+    )
+    with pytest.raises(DeviceError, match="no power on the rail"):
+        Session(board, SlowBench(board)).run([Look(None, None)], lambda _look: None)
+
+
+def test_the_plan_shows_every_level_once_and_the_limits_with_the_other_clocks_at_their_top() -> (
+    None
+):
+    space = EmulatedBoard("tx2").space
+    looks = plan(space, (COMPUTE, *STREAMS, *MIXES), "gpu_hz", 6)
+    assert len(looks) == len(set(looks))
+    top = space.point(space.fastest)
+    at_compute = {look.point["gpu_hz"] for look in looks if look.kernel == COMPUTE}
+    assert len(at_compute) == 6
+    assert min(at_compute) == min(space.knobs[space.names.index("gpu_hz")].levels)
+    streams = [look.point for look in looks if look.kernel == STREAMS[1]]
+    assert {point["cpu_hz"] for point in streams} == {top["cpu_hz"]}
+
+
+# What runs the kernels --------------------------------------------------------------------
+
+
+def test_numpy_runs_anywhere_and_counts_what_it_did() -> None:
+    bench, _ = open_bench("numpy")
+    for kernel in bench.kernels:
+        began_s = time.perf_counter()
+        ran = bench.run(kernel, 0.02)
+        assert 0.02 <= ran.seconds <= time.perf_counter() - began_s
+        assert (ran.bytes > 0) == (kernel.purpose in ("read", "write"))
+        assert (ran.flop > 0) == (kernel.purpose != "write")
+
+
+def test_a_computer_that_no_file_describes_has_the_levels_of_its_clocks() -> None:
+    board = plain_board("mine", "Mine", {"gpu": (1e9, 2e9), "memory": (3e9, 4e9)})
+    assert board.gpu.levels_hz == (1e9, 2e9)
+    assert board.modes[0].gpu_hz == 2e9
+    assert board.memory.levels_hz == (3e9, 4e9)
+
+
+class PycudaStandIn:
+    """As much of pycuda's documented interface as is used: every launch takes a millisecond."""
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        self.now_ms, self.launches, self.freed, self.pushed = 0.0, [], 0, 0
+        stand_in = self
+
+        class Event:
+            def record(self) -> None:
+                self.at_ms = stand_in.now_ms
+
+            def synchronize(self) -> None: ...
+
+            def time_till(self, other: Event) -> float:
+                return other.at_ms - self.at_ms
+
+        class SourceModule:
+            def __init__(self, source: str, *, no_extern_c: bool, options: list[str]) -> None:
+                self.source = source
+
+            def get_function(self, name: str):
+                assert f"void {name}(" in self.source
+
+                def launch(*arguments, block, grid) -> None:
+                    stand_in.launches.append((name, arguments, block, grid))
+                    stand_in.now_ms += 1.0
+
+                return launch
+
+        device = SimpleNamespace(
+            retain_primary_context=lambda: SimpleNamespace(push=self.push, pop=self.pop),
+            get_attribute=lambda attribute: 16,
+            compute_capability=lambda: capability,
+            name=lambda: "stand-in",
+        )
+        self.driver = ModuleType("pycuda.driver")
+        self.driver.__dict__.update(
+            Error=RuntimeError,
+            init=lambda: None,
+            Device=lambda number: device,
+            device_attribute=SimpleNamespace(MULTIPROCESSOR_COUNT=16),
+            mem_alloc=lambda size: SimpleNamespace(free=self.free),
+            Event=Event,
+        )
+        self.compiler = ModuleType("pycuda.compiler")
+        self.compiler.SourceModule = SourceModule
+
+    def push(self) -> None:
+        self.pushed += 1
+
+    def pop(self) -> None:
+        self.pushed -= 1
+
+    def free(self) -> None:
+        self.freed += 1
+
+
+@pytest.fixture
+def pycuda(monkeypatch, request) -> PycudaStandIn:
+    stand_in = PycudaStandIn(getattr(request, "param", (8, 7)))
+    monkeypatch.setitem(sys.modules, "pycuda", ModuleType("pycuda"))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", stand_in.driver)
+    monkeypatch.setitem(sys.modules, "pycuda.compiler", stand_in.compiler)
+    return stand_in
+
+
+def test_pycuda_counts_the_work_of_each_launch(pycuda: PycudaStandIn) -> None:
+    bench, refusals = open_bench("auto")
+    assert not refusals
+    threads = 16 * 16 * 256
+    for kernel, flop, moved in (
+        (COMPUTE, 16 * 4096 * threads, 0),
+        (Kernel(purpose="compute", precision="fp16"), 32 * 4096 * threads, 0),
+        (Kernel(purpose="compute", precision="fp16", unit="tensor"), 1024 * 4096 * threads, 0),
+        (STREAMS[0], 2**26, 2**28),
+        (STREAMS[1], 0, 2**28),
+        (MIXES[1], (8 * 8 + 4) * 2**24, 2**28),
+    ):
+        pycuda.launches.clear()
+        ran = bench.run(kernel, 0.05)
+        assert ran.seconds == pytest.approx(1e-3 * len(pycuda.launches))
+        assert ran.seconds >= 0.05
+        assert ran.flop == pytest.approx(flop * len(pycuda.launches))
+        assert ran.bytes == moved * len(pycuda.launches)
+    bench.close()
+    assert (pycuda.freed, pycuda.pushed) == (2, 0)
+
+
+@pytest.mark.parametrize("pycuda", [(5, 2), (6, 2)], indirect=True)
+def test_an_old_gpu_runs_what_it_has(pycuda: PycudaStandIn) -> None:
+    bench, _ = open_bench("pycuda")
+    units = {kernel.unit for kernel in bench.kernels}
+    assert units == {"cuda"}
+
+
+def test_kernels_that_cannot_be_compiled_are_refused_in_one_line(pycuda: PycudaStandIn) -> None:
+    def no_compiler(*_args, **_kwargs):
+        raise OSError("nvcc not found")
+
+    pycuda.compiler.SourceModule = no_compiler
+    with pytest.raises(DeviceError, match="nvcc not found"):
+        open_bench("pycuda")
+    assert pycuda.pushed == 0
+
+
+def test_pytorch_without_cuda_is_refused(torch: ModuleType) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(DeviceError, match="sees no CUDA GPU"):
+        open_bench("torch")
+
+
+# The command ------------------------------------------------------------------------------
+
+
+def test_it_runs_where_there_is_nothing_to_set_or_read(tmp_path, capsys) -> None:
+    file = tmp_path / "here.toml"
+    words = ["calibrate", "--quick", "--kernels", "numpy", "-o", str(file)]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    if "times alone" in shown:
+        assert load_board(file).constants["gpu.cuda_flop_per_clock.fp32"].status == "measured"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-o", "board.txt"], "does not end in .toml"),
+        (["-o", "/nowhere/board.toml"], "cannot be written"),
+        (["--device", "emulated:phone"], "unknown board 'phone'"),
+        (["--kernels", "opencl"], "unknown kernels 'opencl'"),
+        (["--device", "emulated:nano", "--board", "phone"], "unknown board 'phone'"),
+        (["--points", "2"], "points"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_set(words, message, capsys) -> None:
+    assert main(["calibrate", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_cpu_that_is_no_gpu_is_not_taken_for_the_boards() -> None:
+    with pytest.raises(InputError, match="choose one of auto, pycuda, torch, numpy"):
+        open_bench("gpu")
