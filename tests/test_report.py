@@ -23,7 +23,7 @@ from governor.records.reader import read_run
 from governor.report.by_hand import recipes
 from governor.report.ceilings import Ceilings, ceilings_of
 from governor.report.document import Report, write_report
-from governor.report.panels import Measured, pareto
+from governor.report.panels import Measured, pareto, thinned
 from governor.report.sources import of_run
 from governor.report.svg import Axis, axis
 from governor.roofline.work import Layer, Work
@@ -223,6 +223,22 @@ def test_a_logarithmic_axis_marks_powers_of_ten() -> None:
     assert [text for _, text in Axis("", 0.5, 2000.0, log=True).marks(6)] == [
         *("1", "10", "100", "1000")
     ]
+
+
+def test_weeks_of_windows_are_thinned_without_smoothing_a_miss_away(record: Path) -> None:
+    run = read_run(record)
+    last = run.windows[-1]
+    many = [
+        replace(last, start_s=5.0 * n, end_s=5.0 * n + 5.0, violations=0) for n in range(20_000)
+    ]
+    many[777] = replace(many[777], latency_s=9.0, violations=5)
+    thin = thinned(many)
+    assert len(thin) <= 600
+    assert max(each.latency_s or 0.0 for each in thin) == 9.0
+    assert sum(each.violations for each in thin) == 5
+    assert (thin[0].start_s, thin[-1].end_s) == (many[0].start_s, many[-1].end_s)
+    assert sum(each.inferences for each in thin) == sum(each.inferences for each in many)
+    assert thin[0].power_w == pytest.approx(last.power_w)
 
 
 # the roofline

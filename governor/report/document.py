@@ -19,6 +19,7 @@ from governor.report.panels import (
     order,
     plane,
     power_timeline,
+    thinned,
     watts,
 )
 from governor.units import (
@@ -29,8 +30,8 @@ from governor.units import (
     format_percent,
 )
 
-FORMATS = (".html", ".htm")
-"""The endings that a report may have."""
+MOST_DECISIONS = 500
+"""In the table of a run that lasts for weeks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ def _section(report: Report) -> Iterator[str]:
         yield "<h2>Trials</h2>" + _trials(report)
     if report.decisions:
         yield (
-            f"<details><summary>All {len(report.decisions)} decisions, and why</summary>"
+            f"<details><summary>{_how_many(report)} decisions, and why</summary>"
             f"{_decisions(report)}</details>"
         )
     yield "<h2>What was measured, and what was not</h2>"
@@ -162,9 +163,10 @@ def _charts(report: Report) -> Iterator[str]:
     if trials:
         yield order(trials, report.baseline, bound)
     if report.windows:
-        yield latency_timeline(report.windows, report.slo)
-        yield power_timeline(report.windows, report.total_rail)
-        yield clocks_timeline(report.windows, report.levels)
+        windows = thinned(report.windows)
+        yield latency_timeline(windows, report.slo)
+        yield power_timeline(windows, report.total_rail)
+        yield clocks_timeline(windows, report.levels)
 
 
 def _setting(report: Report) -> Iterator[str]:
@@ -225,8 +227,12 @@ def _trials(report: Report) -> str:
     return table(f"In order; ± is one standard error; SLO {report.slo}", heads, rows)
 
 
+def _how_many(report: Report) -> str:
+    count = len(report.decisions)
+    return f"All {count}" if count <= MOST_DECISIONS else f"The last {MOST_DECISIONS} of {count}"
+
+
 def _decisions(report: Report) -> str:
-    rows = [
-        (f"{line.time_s:.1f} s", line.phase, line.kind, line.reason) for line in report.decisions
-    ]
+    shown = report.decisions[-MOST_DECISIONS:]
+    rows = [(f"{line.time_s:.1f} s", line.phase, line.kind, line.reason) for line in shown]
     return table("", ("time", "phase", "decision", "why"), rows, text=3)

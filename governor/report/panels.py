@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -24,6 +24,8 @@ from governor.units import (
 
 PARETO_KEYS = (("kept", "kept the SLO"), ("missed", "missed it"), ("chosen", "chosen"))
 MOST_TICKS = 9
+MOST_WINDOWS = 600
+"""In a chart over time: more than its width in dots are no gain, and a day has 17,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +280,38 @@ def _place(
 
 
 # Over time --------------------------------------------------------------------------------
+
+
+def thinned(windows: Sequence[WindowLine], most: int = MOST_WINDOWS) -> list[WindowLine]:
+    """About so many windows at most, each of several that follow each other at one point.
+
+    Of latencies the worst is kept, of power the mean, so that no miss is smoothed away.
+    """
+    every = math.ceil(len(windows) / most)
+    if every <= 1:
+        return list(windows)
+    thin: list[WindowLine] = []
+    for _, group in groupby(windows, lambda each: (each.phase, each.point)):
+        same = list(group)
+        thin += [_merged(same[n : n + every]) for n in range(0, len(same), every)]
+    return thin
+
+
+def _merged(windows: Sequence[WindowLine]) -> WindowLine:
+    latencies = [each.latency_s for each in windows if each.latency_s is not None]
+    rails = {rail for each in windows for rail in each.power_w}
+    read = {rail: [each for each in windows if rail in each.power_w] for rail in rails}
+    return replace(
+        windows[-1],
+        start_s=windows[0].start_s,
+        inferences=sum(each.inferences for each in windows),
+        violations=sum(each.violations for each in windows),
+        latency_s=max(latencies, default=None),
+        power_w={
+            rail: sum(each.power_w[rail] for each in found) / len(found)
+            for rail, found in read.items()
+        },
+    )
 
 
 def latency_timeline(windows: Sequence[WindowLine], slo: str) -> str:
