@@ -13,6 +13,7 @@ import pytest
 from governor.cli.main import main
 from governor.launch import prepare
 from governor.launch.inside import Options
+from governor.records.reader import read_run
 
 OPTIONS = Options(
     latency_slo="50ms",
@@ -20,7 +21,6 @@ OPTIONS = Options(
     device="emulated:agx-orin",
     policy="fixed",
     trials=12,
-    report_to_log=False,
 )
 RUN = (sys.executable, "-c", "from governor.cli.main import main; main()", "run")
 GOVERNED = ("--latency-slo", "50ms", "--device", "emulated:agx-orin", "--policy", "fixed")
@@ -97,6 +97,16 @@ def test_a_script_that_is_itself_a_program_is_run(tmp_path: Path) -> None:
     output, errors, code = finish(governed(str(script)))
     assert (output, code) == ("by its shebang\n", 0)
     assert "governor: no inference was seen" in errors
+
+
+def test_a_run_can_be_recorded_though_the_program_changes_its_folder(tmp_path: Path) -> None:
+    command = (*RUN, *GOVERNED, "--record", "run.jsonl", "--", sys.executable, "-c")
+    elsewhere = "import os; os.chdir('/')"
+    subprocess.run([*command, elsewhere], cwd=tmp_path, check=True, capture_output=True)
+    run = read_run(tmp_path / "run.jsonl")
+    assert run.header.device == "agx-orin"
+    assert run.end is not None
+    assert run.end.reason == "exit"
 
 
 def test_a_failing_program_fails_as_it_would() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from governor.cli.replay import Log, Record, check_writable
 from governor.launch import Options, prepare
 from governor.slo import LatencySLO
 from policies.policy import DEFAULT_POLICY, check_policy_name
@@ -28,9 +29,8 @@ def run(
     ] = "auto",
     policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
     trials: Annotated[int, typer.Option(min=1, help="Settings that a search may try.")] = 12,
-    report_to_log: Annotated[
-        bool, typer.Option("--report-to-log", help="Say each decision on stderr.")
-    ] = False,
+    record: Record = None,
+    log_format: Log = None,
 ) -> None:
     """Govern an unmodified Python program, and say at its end what it came to.
 
@@ -40,13 +40,15 @@ def run(
     """
     LatencySLO.parse(latency_slo, percentile)
     check_policy_name(policy)
+    check_writable(record)
     options = Options(
         latency_slo=latency_slo,
         percentile=percentile,
         device=device,
         policy=policy,
         trials=trials,
-        report_to_log=report_to_log,
+        record=None if record is None else str(record.absolute()),
+        log_format=None if log_format is None else log_format.value,
     )
     program, environment = prepare(command, options, os.environ)
     sys.stdout.flush()

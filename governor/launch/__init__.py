@@ -28,7 +28,8 @@ class Options:
     """What is asked of the governor in the program; as :class:`governor.EnergyGovernor` takes it.
 
     Attributes:
-        report_to_log: whether each decision goes to stderr.
+        record: the run record's path, None: none is written.
+        log_format: ``text`` or ``json``, in which each decision goes to stderr; None: it does not.
     """
 
     latency_slo: str
@@ -36,7 +37,8 @@ class Options:
     device: str
     policy: str
     trials: int
-    report_to_log: bool
+    record: str | None = None
+    log_format: str | None = None
 
 
 def prepare(

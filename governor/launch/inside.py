@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 from typing import Any
@@ -11,14 +10,15 @@ from typing import Any
 from governor.errors import GovernorError, InputError
 from governor.governor import EnergyGovernor, Status
 from governor.launch import Options
+from governor.logs import LogFormat, log_to_stderr
 from governor.units import format_duration, format_energy, format_percent
 
 
 def begin(asked: dict[str, Any]) -> None:
     """Govern from here to the end of the program; or end it at once, and say why."""
     options = Options(**asked)
-    if options.report_to_log:
-        _log_to_stderr()
+    if options.log_format is not None:
+        log_to_stderr(LogFormat(options.log_format))
     try:
         governor = EnergyGovernor(
             options.latency_slo,
@@ -26,6 +26,7 @@ def begin(asked: dict[str, Any]) -> None:
             device=options.device,
             policy=options.policy,
             trials=options.trials,
+            record=options.record,
         )
         governor.__enter__()
     except GovernorError as error:
@@ -58,15 +59,6 @@ def summary(status: Status) -> str:
     if status.saving:
         parts.append(f"{format_percent(status.saving)} saved")
     return ", ".join(parts) + (" (energy is emulated)" if status.emulated else "")
-
-
-def _log_to_stderr() -> None:
-    logger = logging.getLogger("governor")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("governor: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False  # the program's own handlers would say it twice
 
 
 def _say(text: str) -> None:
