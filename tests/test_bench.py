@@ -26,6 +26,7 @@ QUICK = Pace(baseline_precision=0.1, precision=0.1, window_min_s=0.2, readings_m
         lambda: bench.next_point("coordinate", searches=1),
         lambda: bench.converge("coordinate", searches=1),
         lambda: bench.emulator(inferences=200),
+        lambda: bench.metrics(seconds=0.5, rounds=1),
     ],
 )
 def test_a_benchmark_gives_figures_with_their_units(
@@ -73,6 +74,6 @@ def test_an_unknown_benchmark_is_named_with_the_known_ones(
 ) -> None:
     assert main(["bench", "everything"]) == 2
     assert (
-        "span, loop, import, next-point, converge, emulator, bursts, instrument"
+        "span, loop, import, next-point, converge, emulator, metrics, bursts, instrument"
         in capsys.readouterr().err
     )

@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
+from governor.cli.bench.still import StillDevice
 from governor.cli.replay import check_writable, result_console, result_table, write_json
-from governor.devices.device import DeviceInfo, MonotonicClock, Sample
 from governor.devices.trace import Sweep
 from governor.errors import GovernorError, InputError
 from governor.pace import Pace
-from governor.space import Knob, OperatingPoint, Space
+from governor.space import Knob, Space
 from policies.policy import DEFAULT_POLICY, Problem
 
 BURSTS = "bursts"
@@ -65,8 +66,8 @@ def bench(
 ) -> None:
     """Measure what the governor costs here.
 
-    NAME is one of: span, loop, import, next-point, converge, emulator. Exit code 1 if a budget
-    was not kept.
+    NAME is one of: span, loop, import, next-point, converge, emulator, metrics. Exit code 1 if a
+    budget was not kept.
 
     And bursts, by name only, as it needs FUSE and a minute: the energy of short bursts on a
     mounted virtual board, ours and Zeus's, against what the emulation spent. And instrument,
@@ -120,6 +121,7 @@ def _benchmarks(policy: str) -> dict[str, Callable[[], list[Measurement]]]:
         "next-point": lambda: next_point(policy),
         "converge": lambda: converge(policy),
         "emulator": emulator,
+        "metrics": metrics,
     }
 
 
@@ -137,35 +139,6 @@ def _print(measurements: Sequence[Measurement]) -> None:
     result_console().print(table)
 
 
-class _StillDevice:
-    """A device whose reads and writes cost nothing: what is left is the governor's own cost.
-
-    It draws power in proportion to its clock, and its sensor refreshes as a Jetson's rails do.
-    """
-
-    def __init__(self) -> None:
-        self.info = DeviceInfo("still", "costs nothing", True, "total", 0.43, 0.0)
-        self.space = Space([Knob("gpu_hz", tuple(level * 1e8 for level in range(1, 14)))])
-        self.clock = MonotonicClock()
-        self._point = self.space.point(self.space.fastest)
-
-    def read(self) -> OperatingPoint:
-        return self._point
-
-    def apply(self, point: OperatingPoint) -> OperatingPoint:
-        self._point = point
-        return point
-
-    def release(self) -> None:
-        self._point = self.space.point(self.space.fastest)
-
-    def close(self) -> None:
-        self.release()
-
-    def sample(self) -> Sample:
-        return Sample(self.clock.now(), {"total": self._point["gpu_hz"] / 1e8})
-
-
 def span(rounds: int = 200, inferences: int = 1000) -> list[Measurement]:
     """Time that ``with gov.inference():`` adds, against a bare loop beside it."""
     from governor import EnergyGovernor
@@ -173,7 +146,7 @@ def span(rounds: int = 200, inferences: int = 1000) -> list[Measurement]:
 
     bare: list[float] = []
     governed: list[float] = []
-    with EnergyGovernor("1s", device=_StillDevice(), policy=FixedPolicy) as gov:
+    with EnergyGovernor("1s", device=StillDevice(), policy=FixedPolicy) as gov:
         for _ in range(rounds):
             start = time.perf_counter()
             for _ in range(inferences):
@@ -198,7 +171,7 @@ def loop(seconds: float = 10.0, pace: Pace | None = None) -> list[Measurement]:
     def slow(problem: Problem) -> FixedPolicy:
         return FixedPolicy(problem, problem.space.point(3))
 
-    with EnergyGovernor("1s", device=_StillDevice(), policy=slow, pace=pace) as gov:
+    with EnergyGovernor("1s", device=StillDevice(), policy=slow, pace=pace) as gov:
         threads = [one for one in threading.enumerate() if one.name.startswith("governor")]
         clocks = [time.pthread_getcpuclockid(thread.ident or 0) for thread in threads]
 
@@ -338,3 +311,20 @@ def emulator(inferences: int = 20_000) -> list[Measurement]:
     speed = (board.clock.now() - start_s) / elapsed
     note = f"virtual over real time; {inferences / elapsed:.0f} inferences a second"
     return [Measurement("emulator's speed, agx-orin yolov8n", speed, "x", None, note)]
+
+
+def metrics(seconds: float = 2.0, rounds: int = 4) -> list[Measurement]:
+    """How long a scrape takes, and how late the control loop looks without and with scrapes."""
+    from governor.cli.bench.scraping import HANGING, POLL_S, RATE_HZ, measure
+
+    seen = measure(seconds, rounds)
+    note = f"median of {len(seen.scrapes_s)}; {RATE_HZ:g} a second, {HANGING} others hanging"
+    figures = [Measurement("a scrape", 1e3 * statistics.median(seen.scrapes_s), "ms", None, note)]
+    for name, late_s in (("quiet", seen.quiet_late_s), ("scraped", seen.scraped_late_s)):
+        for statistic, share in (("median", 0.5), ("p99", 0.99)):
+            late_ms = 1e3 * max(float(np.quantile(late_s, share)), 0.0)
+            about = f"of {len(late_s)} looks, {1e3 * POLL_S:g} ms apart"
+            figures.append(
+                Measurement(f"control loop late, {name}, {statistic}", late_ms, "ms", None, about)
+            )
+    return figures
