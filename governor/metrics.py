@@ -18,6 +18,7 @@ from governor.decision import Phase
 from governor.errors import InputError
 from governor.latencies import LatencyBuckets
 from governor.status import Status
+from governor.streams import StreamStatus
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -106,6 +107,17 @@ def _watts(status: Status) -> dict[str, float]:
     return {**status.power_w, "total": total_w}
 
 
+def _streams(read: Callable[[StreamStatus], float]) -> Callable[[Status], Iterable[Sample]]:
+    """A sample for each stream, where there are several."""
+
+    def samples(status: Status) -> Iterator[Sample]:
+        if len(status.streams) > 1:
+            for stream in status.streams:
+                yield (stream.name,), read(stream)
+
+    return samples
+
+
 def _states(status: Status) -> Iterable[Sample]:
     yield ("baseline",), status.baseline_energy_j
     yield ("now",), status.energy_j
@@ -150,7 +162,8 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "governor_inference_latency_seconds",
         "histogram",
-        "Latency of inferences since the SLO is known in seconds; the SLO is a bucket's edge.",
+        "Latency of inferences since the SLO is known in seconds; the SLO is a bucket's edge. "
+        "That of other streams is scaled from their bound to this one.",
         (),
         _one(lambda status: status.latencies),
     ),
@@ -329,6 +342,34 @@ FAMILIES: tuple[Family, ...] = (
         "Readings that failed.",
         ("sensor",),
         _each(lambda status: status.sensor_errors, "power", "knobs"),
+    ),
+    Family(
+        "governor_stream_inferences",
+        "counter",
+        "Inferences completed, by stream; absent where there is one only.",
+        ("stream",),
+        _streams(lambda stream: stream.inferences),
+    ),
+    Family(
+        "governor_stream_slo_violations",
+        "counter",
+        "Inferences that took longer than their stream's bound.",
+        ("stream",),
+        _streams(lambda stream: stream.violations),
+    ),
+    Family(
+        "governor_stream_slo_seconds",
+        "gauge",
+        "The latency bound of a stream.",
+        ("stream",),
+        _streams(lambda stream: stream.slo_s),
+    ),
+    Family(
+        "governor_stream_latency_seconds",
+        "gauge",
+        "Latency of a stream at its SLO's percentile, in the latest window that it was in.",
+        ("stream",),
+        _streams(lambda stream: stream.latency_s),
     ),
     Family(
         "governor_record_errors",

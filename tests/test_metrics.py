@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from governor import EnergyGovernor, InputError
 from governor.devices.emulated import EmulatedBoard
 from governor.latencies import LADDER_S, Latencies, edges
-from governor.metrics import FAMILIES, Collector
+from governor.metrics import DOCUMENTED, FAMILIES, Collector
 from governor.savings import Savings
 
 DESIGNED = {
@@ -191,6 +192,23 @@ def test_governors_of_one_process_are_told_apart_by_their_names() -> None:
     assert text.count("# TYPE governor_inferences_total") == 1
 
 
+def test_streams_are_told_apart_once_there_are_several() -> None:
+    with governed(slo=0.05) as (gov, board):
+        assert "governor_stream_inferences" not in families(exposition(gov))
+        pose = gov.stream("pose", latency_slo=0.02)
+        for _ in range(40):
+            with gov.inference():
+                board.infer()
+            with pose.inference():
+                board.infer()
+    text = exposition(gov)
+    for name in ("main", "pose"):
+        assert value(text, "governor_stream_inferences_total", stream=name) == 40
+    assert value(text, "governor_stream_slo_seconds", stream="pose") == 0.02
+    late = value(text, "governor_stream_slo_violations_total", stream="pose")
+    assert late == 40  # the board takes longer than that even at its fastest
+
+
 def test_two_governors_of_one_name_are_refused() -> None:
     with (
         governed() as (one, _),
@@ -259,3 +277,11 @@ def test_what_is_saved_never_falls_and_is_never_below_the_balance(
         assert savings.total_j >= before_j
         if spent_j:
             assert savings.total_j >= balance_j - 1e-6
+
+
+def test_the_documentation_describes_every_metric_as_the_code_does() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for family in DOCUMENTED:
+        labels = f"{{{','.join(family.labels)}}}" if family.labels else ""
+        name = f"`{family.exposed_name}{labels}`"
+        assert f"| {name} | {family.kind} | {family.documentation} |" in text

@@ -387,3 +387,23 @@ def test_other_paths_and_methods_are_refused(path: str, method: str, code: int) 
             urllib.request.urlopen(request, timeout=10)
         refused.value.close()
         assert refused.value.code == code
+
+
+# From the command line --------------------------------------------------------------------
+
+
+DEMO = ("demo", "--board", "nano", "--workload", "yolov8n-trt", "--latency-slo", "1.5x",
+        "--policy", "coordinate")  # fmt: skip
+
+
+def test_the_demo_says_where_its_metrics_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*DEMO, "--metrics", ANYWHERE]) == 0
+    assert capsys.readouterr().out.startswith("Metrics: http://localhost:")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "no.such.host.invalid:9477"])
+def test_a_demo_that_cannot_listen_ends_with_one_line(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*DEMO, "--metrics", address]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -154,6 +154,10 @@ def demo(
     report: ReportFile = None,
     record: Record = None,
     log_format: Log = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Show its metrics there, for Prometheus."),
+    ] = None,
 ) -> None:
     """Govern an inference loop on an emulated Jetson: no hardware is needed or touched."""
     from rich.console import Console
@@ -176,7 +180,7 @@ def demo(
     with TemporaryDirectory() as folder:
         if report is not None and record is None:
             record = Path(folder) / "run.jsonl"
-        outcome = play(setup, console, record, watched=log_format is None)
+        outcome = play(setup, console, record, metrics, watched=log_format is None)
         show_summary(console, outcome, setup)
         if json_file is not None:
             write_json(json_file, to_json(outcome, setup))
@@ -239,7 +243,11 @@ def _emulate(setup: Setup) -> tuple[Board, Callable[[], object]]:
 
 
 def play(
-    setup: Setup, console: Console, record: Path | None = None, watched: bool = True
+    setup: Setup,
+    console: Console,
+    record: Path | None = None,
+    metrics: str | None = None,
+    watched: bool = True,
 ) -> Outcome:
     """Govern the loop until it holds, and then for a while; show it meanwhile where ``watched``."""
     from governor.governor import EnergyGovernor
@@ -256,7 +264,10 @@ def play(
         seed=setup.seed,
         callback=stage.print if watched and not live else stage.note,
         record=record,
+        metrics=metrics,
     ) as gov:
+        if gov.metrics_url is not None:
+            console.print(f"Metrics: {gov.metrics_url}", soft_wrap=True, markup=False)
         speed_up = SPEED_UP if live and not setup.realtime else math.inf
         with stage.live(gov) if live else nullcontext():
             held = _loop(gov, device, infer, speed_up)
