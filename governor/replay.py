@@ -13,11 +13,11 @@ from multiprocessing import get_context
 import numpy as np
 
 from governor.devices.replay import ReplayDevice
-from governor.devices.trace import Sweep
+from governor.devices.trace import BATCH_SIZE, Sweep
 from governor.errors import PolicyError
 from governor.roofline.fit import WEAK, Prior
 from governor.search import Search
-from governor.space import OperatingPoint
+from governor.space import BoolArray, OperatingPoint
 from governor.units import Bound
 from policies.policy import Problem, load_policy
 
@@ -118,6 +118,38 @@ class ReplayRun:
     def violations(self) -> int:
         """Trials that truly missed the SLO."""
         return sum(not self.keeps_slo(trial.truth) for trial in self.trials)
+
+
+@dataclass(frozen=True, slots=True)
+class MarginalOptima:
+    """The best of a joint sweep, and what is lost by tuning one part alone.
+
+    Attributes:
+        joint: the row of least energy an item that keeps the SLO.
+        clocks_only, batch_only: energy an item above it, as a share, at the best clocks for the
+            smallest batch, and at the best batch for all-max clocks; None: neither keeps the SLO.
+    """
+
+    joint: int
+    clocks_only: float | None
+    batch_only: float | None
+
+
+def marginal_optima(sweep: Sweep, slo_s: float) -> MarginalOptima:
+    """What tuning clocks alone, or batch size alone, leaves on the table. ``sweep`` is joint."""
+    settings, names = sweep.space.settings, sweep.space.names
+    sizes = settings[:, names.index(BATCH_SIZE)]
+    clocks = [column for column, name in enumerate(names) if name != BATCH_SIZE]
+    at_max = (settings[:, clocks] == settings[sweep.space.fastest, clocks]).all(axis=1)
+    best = sweep.optimum(slo_s)
+
+    def excess(allowed: BoolArray) -> float | None:
+        keeps = allowed & (sweep.latency_s <= slo_s)
+        if not np.any(keeps):
+            return None
+        return float(sweep.energy_j[keeps].min() / sweep.energy_j[best]) - 1.0
+
+    return MarginalOptima(best, excess(sizes == sizes.min()), excess(at_max))
 
 
 class _Stopwatch:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from governor.devices.trace import Sweep, read_traces
+from governor.devices.trace import Sweep, join, read_traces
 from governor.errors import InputError
 from governor.logs import LogFormat
-from governor.units import format_percent, parse_bound
+from governor.units import Bound, format_percent, parse_bound
 from policies.policy import DEFAULT_POLICY, load_policy
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ def replay(
     noise: Noise = 0.02,
     workload: Workloads = None,
     device: Devices = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Make the batch size a knob, beside the clocks.")
+    ] = False,
     json_file: Json = None,
     report: ReportFile = None,
     jobs: Jobs = 1,
@@ -98,6 +101,8 @@ def replay(
     load_policy(policy)
     slos = [parse_bound(text) for text in latency_slo]
     sweeps = select(read_sweeps(traces), workload, device)
+    if joint:
+        sweeps = join(sweeps)
     check_writable(json_file)
     check_report(report)
     runs = run_with_progress(
@@ -118,6 +123,8 @@ def replay(
         f"{policy}, {trials} trials, replayed on measured sweeps "
         f"with {format_percent(noise)} noise",
     )
+    if joint:
+        _print_joint(sweeps, slos)
 
 
 def read_sweeps(paths: Sequence[Path]) -> list[Sweep]:
@@ -242,6 +249,33 @@ def _print(runs: Sequence[ReplayRun], title: str) -> None:
     console.print(table)
     if total.infeasible_runs:
         console.print(infeasible_note(total.infeasible_runs, total.runs))
+
+
+def _print_joint(sweeps: Sequence[Sweep], slos: Sequence[Bound]) -> None:
+    """What the joint optimum is worth, by the sweeps' own figures."""
+    from governor.replay import marginal_optima
+
+    table = result_table(
+        "Energy an item above the joint optimum, by the sweeps' own figures",
+        "sweep",
+        "SLO",
+        "clocks only,\nleast batch",
+        "batch only,\nall-max",
+        "joint optimum",
+    )
+    for sweep in sweeps:
+        for slo in slos:
+            optima = marginal_optima(sweep, slo.seconds(sweep.all_max_latency_s))
+            table.add_row(
+                str(sweep),
+                str(slo),
+                *(
+                    "–" if excess is None else format_percent(excess, signed=True)
+                    for excess in (optima.clocks_only, optima.batch_only)
+                ),
+                str(sweep.space.point(optima.joint)),
+            )
+    result_console().print(table)
 
 
 def result_console() -> Console:

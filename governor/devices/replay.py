@@ -51,8 +51,8 @@ class ReplayDevice:
             mean_latency_se_s=self.noise * latency_s,
             energy_j=energy_j,
             energy_se_j=self.noise * energy_j,
-            power_w=energy_j * sweep.batch_size / latency_s,
+            power_w=energy_j * sweep.items(row) / latency_s,
             inferences=1,
-            items=sweep.batch_size,
+            items=sweep.items(row),
             duration_s=latency_s,
         )

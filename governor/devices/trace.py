@@ -23,6 +23,7 @@ _KNOBS = {
 }
 """Column of each knob: its name here, and base units per unit of the column."""
 
+BATCH_SIZE = "batch_size"
 _COLUMNS = ("device", "workload", "batch_size", *_KNOBS, "latency_ms", "power_w", "energy_j")
 
 
@@ -31,10 +32,11 @@ class Sweep:
     """All measured settings of one workload at one batch size on one device.
 
     Attributes:
-        batch_size: items in one inference.
+        batch_size: items in one inference; 1 where it is a knob, as :func:`join` makes it.
         space: the ``n`` settings, in the order of the file; only the knobs that varied.
         latency_s: seconds of one inference (one batch), shape ``(n,)``.
-        energy_j: joules of one inference (one batch, not one item), shape ``(n,)``.
+        energy_j: joules of ``batch_size`` items, shape ``(n,)``: of one inference, or of one
+            item where the batch size is a knob.
         power_w: watts, shape ``(n,)``.
     """
 
@@ -47,7 +49,19 @@ class Sweep:
     power_w: FloatArray
 
     def __str__(self) -> str:
-        return f"{self.device} {self.workload} batch {self.batch_size}"
+        batch = "any" if self.joint else self.batch_size
+        return f"{self.device} {self.workload} batch {batch}"
+
+    @property
+    def joint(self) -> bool:
+        """Whether the batch size is a knob of its settings."""
+        return BATCH_SIZE in self.space.names
+
+    def items(self, row: int) -> int:
+        """Items in one inference at that row."""
+        if not self.joint:
+            return self.batch_size
+        return int(self.space.settings[row, self.space.names.index(BATCH_SIZE)])
 
     @cached_property
     def all_max_latency_s(self) -> float:
@@ -116,6 +130,40 @@ def read_traces(paths: Sequence[str | Path]) -> list[Sweep]:
             found[str(sweep)] = path
             sweeps.append(sweep)
     return sweeps
+
+
+def join(sweeps: Sequence[Sweep]) -> list[Sweep]:
+    """The sweeps of a device and workload made one, with the batch size as a knob.
+
+    Raises:
+        InputError: they do not vary the same knobs, or there is one batch size only.
+    """
+    groups: dict[tuple[str, str], list[Sweep]] = {}
+    for sweep in sweeps:
+        groups.setdefault((sweep.device, sweep.workload), []).append(sweep)
+    return [_joined(name, group) for name, group in groups.items()]
+
+
+def _joined(name: tuple[str, str], group: list[Sweep]) -> Sweep:
+    names = group[0].space.names
+    if len(group) < 2:
+        raise InputError(
+            f"{group[0]}: is the only batch size of {' '.join(name)}; a joint search needs several"
+        )
+    if any(sweep.space.names != names for sweep in group):
+        raise InputError(
+            f"{' '.join(name)}: other knobs vary at other batch sizes; search them one by one"
+        )
+    sizes = np.repeat([sweep.batch_size for sweep in group], [len(s.space) for s in group])
+    settings = np.vstack([sweep.space.settings for sweep in group])
+    return Sweep(
+        *name,
+        1,
+        Space.of_settings((*names, BATCH_SIZE), np.column_stack((settings, sizes))),
+        latency_s=np.concatenate([sweep.latency_s for sweep in group]),
+        energy_j=np.concatenate([sweep.energy_j / sweep.batch_size for sweep in group]),
+        power_w=np.concatenate([sweep.power_w for sweep in group]),
+    )
 
 
 def write_trace(path: str | Path, sweeps: Iterable[Sweep]) -> None:
