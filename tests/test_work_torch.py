@@ -135,10 +135,11 @@ def test_adam_moves_one_more_moment_than_sgd() -> None:
 def test_attention_is_one_kernel_fused_and_two_products_unfused() -> None:
     class Attention(nn.Module):
         def forward(self, x: Any) -> Any:
-            return nn.functional.scaled_dot_product_attention(x, x, x)
+            mask = x[:, :1, :1, :1] > 0
+            return nn.functional.scaled_dot_product_attention(x, x, x, mask)
 
     fused, apart = (count_work(Attention(), item_shape=(2, 16, 8), fused=f) for f in (True, False))
-    assert [layer.operator for layer in fused.layers] == ["attention"]
+    assert [layer.operator for layer in fused.layers] == ["gt+where", "attention"]
     assert [layer.operator for layer in apart.layers].count("bmm") == 2
     assert fused.flop == pytest.approx(apart.flop, rel=0.05)
     assert fused.bytes < apart.bytes / 2

@@ -480,7 +480,7 @@ def _special(operator: str, args: Arguments, inputs: list[Tensor], elements: flo
     if base in ("topk", "sort", "argsort"):
         return _Rule(operator, sort_flop(entered, inputs[0].shape[-1] if inputs[0].dim() else 1))
     if "scaled_dot_product" in base and base.endswith("for_cpu"):
-        query, key, value = inputs[-3:] if base == operator else inputs[1:4]
+        query, key, value = inputs[:3] if base == operator else inputs[1:4]
         rows = math.prod(query.shape[:-2])
         flop = attention_flop(
             rows, query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1]
