@@ -37,6 +37,9 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "gemm": ("matrix products", COLOURS[1]),
     "vector": ("other layers", COLOURS[2]),
 }
+_VISIBLE = 5e-4
+"""Layers with a smaller share of the whole are left out: they would stretch the axes."""
+
 _TUNED, _WITHIN = COLOURS[2], COLOURS[3]
 
 
@@ -70,7 +73,7 @@ def draw_published(path: Path, sets: Sequence[tuple[Published, Sequence[Compared
 
 def _save(path: Path, figure: Figure) -> None:
     if path.suffix.lower() == ".png":
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=88, pil_kwargs={"optimize": True})
     else:
         path.write_text(svg(figure), encoding="utf-8")
 
@@ -143,18 +146,20 @@ def _draw_rooflines(axes: Axes, forecast: Forecast, *, energy: bool) -> None:
 def _layers(
     forecast: Forecast, *, energy: bool
 ) -> tuple[list[str], FloatArray, FloatArray, FloatArray]:
-    """Kind, FLOP a byte, FLOP a second (or joule) and share of the whole, of layers with FLOP."""
+    """Kind, FLOP a byte, FLOP a second (or joule) and share of the whole, of visible layers."""
     board, stack, work = forecast.board, forecast.board.stack(forecast.stack), forecast.work
     clocks = Clocks.at(forecast.base)
     if energy:
         cost = layer_joules(board, stack, work, forecast.base)
     else:
         cost = layer_seconds(board, stack, work, clocks.gpu_hz, clocks.emc_hz, clocks.gpu_share)[0]
-    keep = np.array([layer.flop > 0 and layer.bytes > 0 for layer in work.layers])
+    share = cost / cost.sum()
+    arithmetic = np.array([layer.flop > 0 and layer.bytes > 0 for layer in work.layers])
+    keep = arithmetic & (share >= min(_VISIBLE, float(share[arithmetic].max())))
     flop = np.array([layer.flop for layer in work.layers])[keep]
     kinds = [kind_of(layer) for layer, kept in zip(work.layers, keep, strict=True) if kept]
     intensity = np.array([layer.intensity for layer in work.layers])[keep]
-    return kinds, intensity, flop / cost[keep], cost[keep] / cost.sum()
+    return kinds, intensity, flop / cost[keep], share[keep]
 
 
 def _draw_over_clock(axes: Axes, forecast: Forecast) -> None:
@@ -240,7 +245,7 @@ def _mark(axes: Axes, setting: Setting, items: int, colour: str, marker: str) ->
     axes.annotate(
         setting.name,
         at,
-        xytext=(6, -3 if marker == "s" else -10),
+        xytext=(7, -3 if marker == "s" else -12 if colour == _TUNED else 4),
         textcoords="offset points",
         size=8,
         color=colour,
