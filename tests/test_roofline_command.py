@@ -71,14 +71,14 @@ def test_the_tables_fit_a_terminal_of_80_columns() -> None:
 def test_a_network_is_counted_and_named(
     capsys: pytest.CaptureFixture[str], torch: ModuleType
 ) -> None:
-    out = run(capsys, "roofline", "resnet-18", "--board", "nano", "--mode", "5W")
-    assert "resnet-18, inference, on Jetson Nano with pytorch" in out
+    out = run(capsys, "roofline", "bert-tiny", "--board", "nano", "--mode", "5W")
+    assert "bert-tiny, inference, on Jetson Nano with pytorch" in out
     assert "MAXN" not in out
 
 
 def test_training_takes_more_of_everything(tmp_path: Path, torch: ModuleType) -> None:
-    (inference,) = predicted(tmp_path, "roofline", "mobilenet-v2")["batches"]
-    (training,) = predicted(tmp_path, "roofline", "mobilenet-v2", "--training")["batches"]
+    (inference,) = predicted(tmp_path, "roofline", "lstm")["batches"]
+    (training,) = predicted(tmp_path, "roofline", "lstm", "--training")["batches"]
     for key in ("flop", "bytes", "kernels"):
         assert training[key] > 2 * inference[key]
     assert training["least_energy"]["energy_j"] > 2 * inference["least_energy"]["energy_j"]
