@@ -26,7 +26,8 @@ from policies.policy import DEFAULT_POLICY, Problem
 
 BURSTS = "bursts"
 INSTRUMENT = "instrument"
-BY_NAME_ONLY = (BURSTS, INSTRUMENT)
+SOAK = "soak"
+BY_NAME_ONLY = (BURSTS, INSTRUMENT, SOAK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def bench(
     ] = DEFAULT_POLICY,
     board: Annotated[str, typer.Option(help="The emulated board of bursts.")] = "orin-nano",
     repeats: Annotated[int, typer.Option(help="Bursts of each length.", min=1)] = 5,
+    minutes: Annotated[float, typer.Option(help="Of soak.", min=0.05)] = 60.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")
     ] = None,
@@ -71,7 +73,10 @@ def bench(
 
     And bursts, by name only, as it needs FUSE and a minute: the energy of short bursts on a
     mounted virtual board, ours and Zeus's, against what the emulation spent. And instrument,
-    by name only, as it loads every framework: what seeing each inference adds to it.
+    by name only, as it loads every framework: what seeing each inference adds to it. And soak,
+    by name only, as root with FUSE: a sidecar on a mounted virtual board for --minutes, while it
+    and all around it is killed, hung, flooded and rotated: nothing may grow, and the clocks end
+    as found.
     """
     check_writable(json_file)
     if name == BURSTS:
@@ -80,6 +85,9 @@ def bench(
     if name == INSTRUMENT:
         _instrument(json_file)
         return
+    if name == SOAK:
+        _report(_soak(minutes, board), json_file)
+        return
     benchmarks = _benchmarks(policy)
     if name is not None and name not in benchmarks:
         known = ", ".join([*benchmarks, *BY_NAME_ONLY])
@@ -87,12 +95,22 @@ def bench(
     measurements: list[Measurement] = []
     for wanted in benchmarks if name is None else [name]:
         measurements += benchmarks[wanted]()
+    _report(measurements, json_file)
+
+
+def _report(measurements: Sequence[Measurement], json_file: Path | None) -> None:
     _print(measurements)
     if json_file is not None:
         write_json(json_file, [{**asdict(one), "met": one.met} for one in measurements])
     missed = [one.what for one in measurements if one.met is False]
     if missed:
         raise GovernorError(f"over budget: {', '.join(missed)}")
+
+
+def _soak(minutes: float, board: str) -> list[Measurement]:
+    from governor.cli.bench.soak import measurements, soak
+
+    return measurements(soak(minutes, board))
 
 
 def _bursts(board: str, repeats: int, json_file: Path | None) -> None:
