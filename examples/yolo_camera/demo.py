@@ -120,25 +120,26 @@ def draw(record: Path, picture: Path, status: dict) -> None:
 
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     header = next(line for line in lines if line["record"] == "header")
-    windows = [line for line in lines if line["record"] == "window" and line["inferences"]]
+    every = [line for line in lines if line["record"] == "window"]
+    windows = [window for window in every if window["inferences"]]
     figure, axes = pyplot.subplots(3, 1, figsize=(9, 7.5), sharex=True, layout="constrained")
     figure.suptitle(f"YOLO camera pipeline under governor sidecar: {header['description']}")
     for axis in axes:
-        for window in windows:
+        for window in every:
             axis.axvspan(window["start_s"], window["end_s"], color=COLOURS[window["phase"]], lw=0)
         axis.spines[["top", "right"]].set_visible(False)
     latency, energy, clocks = axes
     _steps(latency, windows, lambda w: 1e3 * w["latency_s"], "latency at the percentile")
     bound_ms = 1e3 * status["apps"]["main"]["slo_s"]
-    latency.axhline(bound_ms, color="#b03030", lw=1.2, ls="--", label=f"bound, {bound_ms:g} ms")
+    latency.axhline(bound_ms, color="#b03030", lw=1.2, ls="--", label=f"bound, {bound_ms:.3g} ms")
     latency.set_ylabel("ms")
     _finish(latency)
     _steps(energy, windows, lambda w: 1e3 * w["energy_j"], "energy a frame", "#2a6f3c")
-    for key, text in (("baseline_energy_j", "before"), ("held_energy_j", "held")):
+    for key, text in (("baseline_energy_j", "before"), ("held_energy_j", "now")):
         if status[key] is not None:
             energy.axhline(1e3 * status[key], color="#555555", lw=0.8, ls=":")
             energy.text(1.0, 1e3 * status[key], f" {text}", transform=energy.get_yaxis_transform(),
-                        fontsize=8, va="center")  # fmt: skip
+                        fontsize=8, va="bottom" if text == "before" else "top")  # fmt: skip
     energy.set_ylabel("mJ")
     _finish(energy)
     for knob, colour in zip(header["levels"], ("#1f77b4", "#9467bd", "#e08214"), strict=False):

@@ -256,12 +256,12 @@ class _Stage:
             trouble = kinds.pop()
             self._troubles[trouble.__name__.strip("_").replace("_", " ")] += 1
             trouble()
-            next_s = time.monotonic() + step_s
+            next_s, look_s = time.monotonic() + step_s, min(LOOK_S, step_s / 8.0)
             while time.monotonic() < next_s:
                 child = getattr(self, who)
                 life.look(child.pid)
                 self._check_sidecar()
-                time.sleep(LOOK_S)
+                time.sleep(look_s)
 
     def _check_sidecar(self) -> None:
         child = self._sidecar
