@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from toy import ToyBoard, ToyPolicy
@@ -13,7 +15,7 @@ from governor.roofline.fit import WEAK, Prior, predict
 from governor.roofline.knobs import model_inputs
 from governor.roofline.prediction import Clocks
 from governor.roofline.prediction import predict as by_layers
-from governor.roofline.prior import prior_for
+from governor.roofline.prior import prior_for, seeding
 from governor.roofline.work import Layer, Work
 from governor.space import FloatArray, Knob, Space
 from policies.policy import Problem
@@ -104,3 +106,10 @@ def test_a_governor_tells_its_policy_what_board_and_model_let_expect() -> None:
 def test_a_device_that_no_board_file_describes_needs_to_be_named() -> None:
     with pytest.raises(InputError, match=r"unknown board .*give the path of a board file"):
         EnergyGovernor("40ms", device=ToyBoard(), model=COMPUTING)
+
+
+def test_work_runs_as_it_was_counted_fused_by_a_compiler_or_not() -> None:
+    fused = dataclasses.replace(LAUNCHING, fused=True)
+    eager, compiled = (seeding(work, "orin-nano")(SPACE) for work in (LAUNCHING, fused))
+    np.testing.assert_array_equal(eager.mean, prior_for(BOARD, SPACE, LAUNCHING).mean)
+    np.testing.assert_array_equal(compiled.mean, prior_for(BOARD, SPACE, fused, "tensorrt").mean)

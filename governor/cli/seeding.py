@@ -173,7 +173,8 @@ def _case(sweep: Sweep) -> _Case:
 def _counted(network: str, times: float, training: bool, batch_size: int) -> Work:
     from governor.roofline.counting import count_work
 
-    return count_work(network, batch_size=round(times * batch_size), training=training)
+    size = round(times * batch_size)
+    return count_work(network, batch_size=size, training=training, fused=False)
 
 
 def _table(worths: Sequence[Worth], sweeps: Sequence[Sweep], kind: str, trials: int) -> Table:

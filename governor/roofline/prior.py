@@ -28,15 +28,16 @@ from governor.roofline.prediction import Clocks, predict
 from governor.roofline.work import Layer, Work
 from governor.space import FloatArray, IntArray, Space
 
-DEFAULT_STACK = "pytorch"
+EAGER = "pytorch"
+_STACKS = {".onnx": "onnxruntime", ".json": "tensorrt"}
 
 # One standard deviation of a constant, relative, by what it rests on; a published one is taken
 # as it is. For derived and assumed ones: half of what a factor of two either way would be.
 _ERROR = {"published": 0.0, "measured": 0.05, "emulated": 0.05, "derived": 0.25, "assumed": 0.5}
-_BANDWIDTH_ERROR = 0.8
-"""Of the bytes that are really moved, over those counted: tiles of products are read again.
-BERT-large on AGX Orin takes 4 times as long at a fifth of the memory's clock, not the 1.2 times
-that counted bytes make it (Dream-Lab's measurements)."""
+_TRAFFIC = ("reread_per_kflop", "conv_bandwidth", "gemm_bandwidth", "vector_bandwidth")
+_TRAFFIC_ERROR = 0.8
+"""Of the bytes that are really moved: BERT-large on AGX Orin takes 4 times as long at a fifth of
+the memory's clock, not the 1.8 times of the board's constants (Dream-Lab's measurements)."""
 _CERTAIN = ("levels_mhz", "cores", "limit_w", "tf32_convolutions")
 
 _MISFIT = np.array([0.03, 0.05])
@@ -72,7 +73,9 @@ def seeding(model: Work | str | Path | None, board: str | Path) -> Callable[[Spa
     """What gives the prior for a space.
 
     Args:
-        model: what one inference does, or what :func:`count_work` takes; None: not known.
+        model: what one inference does, or the name or file of a model that :func:`count_work`
+            takes; None: not known. Work that is fused runs as a compiler runs it, other work,
+            and a PyTorch module, in PyTorch's eager mode.
         board: a stock board's name, or the path of a board file.
 
     Raises:
@@ -80,8 +83,10 @@ def seeding(model: Work | str | Path | None, board: str | Path) -> Callable[[Spa
         MissingExtraError: the model cannot be counted without an optional package.
     """
     loaded = load_board(board)
-    work = model if isinstance(model, Work) or model is None else counted(model)
-    stack = "onnxruntime" if str(model).endswith(".onnx") else DEFAULT_STACK
+    if isinstance(model, Work):
+        work, stack = model, "tensorrt" if model.fused else EAGER
+    else:
+        work, stack = None if model is None else counted(model), _stack_of(model or "")
 
     @lru_cache(maxsize=4)
     def prior_in(space: Space) -> Prior:
@@ -92,13 +97,15 @@ def seeding(model: Work | str | Path | None, board: str | Path) -> Callable[[Spa
 
 @lru_cache(maxsize=4)
 def counted(model: str | Path) -> Work:
-    """The work of a model, counted once however often it is asked for."""
-    return count_work(model)
+    """The work of a model as its framework runs it, counted once however often it is asked for."""
+    return count_work(model, fused=_stack_of(model) != EAGER)
 
 
-def prior_for(
-    board: Board, space: Space, work: Work | None = None, stack: str = DEFAULT_STACK
-) -> Prior:
+def _stack_of(model: str | Path) -> str:
+    return _STACKS.get(Path(model).suffix, EAGER)
+
+
+def prior_for(board: Board, space: Space, work: Work | None = None, stack: str = EAGER) -> Prior:
     """The prior of the coefficients in ``space``.
 
     Args:
@@ -180,7 +187,7 @@ def _doubts(board: Board, stack: str) -> Iterator[tuple[Board, Board]]:
         foreign = table.startswith("stacks.") and table != f"stacks.{stack}"
         if foreign or table.startswith("modes.") or name in _CERTAIN:
             continue
-        error = _BANDWIDTH_ERROR if name.endswith("bandwidth") else _ERROR[constant.status]
+        error = _TRAFFIC_ERROR if name in _TRAFFIC else _ERROR[constant.status]
         if error:
             yield _with(board, key, math.exp(-error)), _with(board, key, math.exp(error))
 
