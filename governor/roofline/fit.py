@@ -29,7 +29,7 @@ _WEAK: dict[str, tuple[float, float]] = {
     "fixed": (-2.3, 0.8),
     "overlap": (-0.2, 1.0),
     "gpu_bandwidth": (0.2, 0.3),
-    "per_batch": (-1.5, 1.0),
+    "per_batch": (-1.5, 2.0),
     "static": (-1.6, 0.5),
     "emc_power": (-2.4, 0.6),
     "emc_exponent": (1.1, 0.8),
