@@ -303,8 +303,11 @@ def test_each_boards_own_files_are_written(device: str, says: str) -> None:
 
 def test_the_shell_commands_set_the_point_whatever_was_set_before(tmp_path: Path) -> None:
     """Run by a real shell on files, from both ends."""
-    point = OperatingPoint({"cpu_hz": 12e8, "gpu_hz": 6e8})
+    point = OperatingPoint({"cpu_cores": 2, "cpu_hz": 12e8, "gpu_hz": 6e8, "batch_size": 4})
     (shell, _) = recipes("agx-orin", point, LEVELS)
+    cores = [tmp_path / f"sys/devices/system/cpu/cpu{core}" for core in range(12)]
+    for core in cores:
+        core.mkdir(parents=True)
     policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
     gpu = tmp_path / "sys/class/devfreq/17000000.ga10b"
     for folder in (policy, gpu):
@@ -312,6 +315,9 @@ def test_the_shell_commands_set_the_point_whatever_was_set_before(tmp_path: Path
     (policy / "cpuinfo_min_freq").write_text("600000\n")
     script = shell.text.replace("/sys/", f"{tmp_path}/sys/")
     subprocess.run(["bash", "-euc", script], check=True)
+    assert [(core / "online").exists() for core in cores] == [False] + 11 * [True]
+    assert [(core / "online").read_text() for core in cores[1:]] == ["1\n"] + 10 * ["0\n"]
+    assert "batches of 4" in shell.words
     assert (policy / "scaling_min_freq").read_text() == "1200000\n"
     assert (policy / "scaling_max_freq").read_text() == "1200000\n"
     assert (gpu / "min_freq").read_text() == (gpu / "max_freq").read_text() == "600000000\n"

@@ -52,16 +52,25 @@ def recipes(
 def _shell(
     board: Board | None, point: OperatingPoint, levels: Mapping[str, Sequence[float]]
 ) -> Recipe:
-    lines = list(_cpu(point))
+    lines = [*_cores(point), *_cpu(point)]
     if board is not None:
         lines += [*_gpu(board, point, levels), *_emc(board, point, levels)]
     else:
         lines += _nvidia_smi(point)
-    return Recipe(
-        "Until the next boot",
-        "In a root shell (sudo -i).",
-        "\n".join(lines),
-    )
+    words = "In a root shell (sudo -i)."
+    if "batch_size" in point:
+        words += f" The application itself uses batches of {point['batch_size']:.0f}."
+    return Recipe("Until the next boot", words, "\n".join(lines))
+
+
+def _cores(point: OperatingPoint) -> Iterator[str]:
+    """The first core has to stay online."""
+    if "cpu_cores" not in point:
+        return
+    yield "for core in /sys/devices/system/cpu/cpu[1-9]*; do"
+    yield f"  [ ${{core##*cpu}} -lt {point['cpu_cores']:.0f} ] && on=1 || on=0"
+    yield "  echo $on > $core/online"
+    yield "done"
 
 
 def _cpu(point: OperatingPoint) -> Iterator[str]:

@@ -33,7 +33,7 @@ p, ul, ol { margin: .4rem 0 }
 .tile span { color: var(--faint); font-size: .85rem; display: block; line-height: 1.35 }
 .good { color: var(--chosen) } .bad { color: var(--missed) }
 .charts { display: grid; gap: .9rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)) }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)) }
 figure { margin: 0; background: var(--card); border-radius: .6rem; padding: .8rem .6rem .5rem;
   min-width: 0 }
 figcaption { font-size: .85rem; line-height: 1.4; padding: 0 .3rem .2rem }
@@ -51,7 +51,7 @@ svg .mark { paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-
 .dashed { stroke-width: 1.3; stroke-dasharray: 5 4 }
 .thin { stroke-width: 1; opacity: .55 } .error { color: var(--faint); stroke-width: 1 }
 .dust { stroke: var(--faint); stroke-width: 3; stroke-linecap: round; opacity: .28; fill: none }
-.front { color: var(--faint); stroke-width: 1.4 }
+.front { color: var(--faint); stroke-width: 1.4 } .spot { fill: var(--faint) }
 .kept { color: var(--kept) } .missed { color: var(--missed) } .chosen { color: var(--chosen) }
 .base { color: var(--base) } .slo { color: var(--missed) }
 g.kept circle, g.missed circle, g.base rect, g.chosen polygon { fill: currentColor;
@@ -75,7 +75,8 @@ th { font-weight: 600 }
 pre { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; overflow-x: auto;
   font: 13px/1.5 ui-monospace, monospace; overflow-wrap: normal }
 details { margin: .8rem 0 } summary { cursor: pointer; color: var(--faint) }
-nav a { margin-right: 1rem; display: inline-block } a { color: var(--kept) }
+nav { margin: .5rem 0 2rem } nav a { margin-right: 1rem; display: inline-block }
+a { color: var(--kept) }
 section + section { margin-top: 3.5rem }
 @media print { figure, .tile, pre { break-inside: avoid } }
 """

@@ -23,6 +23,9 @@ from governor.units import (
 )
 
 PARETO_KEYS = (("kept", "kept the SLO"), ("missed", "missed it"), ("chosen", "chosen"))
+SLOWEST = 3.0
+"""A sweep without trials is shown up to so many times its least latency."""
+MOST_SPOTS = 100
 MOST_TICKS = 9
 MOST_WINDOWS = 600
 """In a chart over time: more than its width in dots are no gain, and a day has 17,000."""
@@ -98,7 +101,11 @@ def plane(
 ) -> str:
     """The energy-latency plane: trials in order, the Pareto front, and the SLO."""
     told = [each for each in trials if each.known]
-    shown = [*told, *(each for each in (baseline, chosen) if each is not None)] or landscape
+    shown = [*told, *(each for each in (baseline, chosen) if each is not None)]
+    if not told:
+        quickest_s = min(each.latency_s for each in landscape or shown)
+        widest_s = max(SLOWEST * quickest_s, 1.5 * (slo_s or 0.0))
+        shown += [each for each in landscape if each.latency_s <= widest_s]
     scale, unit = _unit(max(each.energy_j for each in shown))
     latencies = [1e3 * each.latency_s for each in shown]
     if slo_s is not None and 1e3 * slo_s < 2.0 * max(latencies):
@@ -113,6 +120,8 @@ def plane(
         chart.upright(1e3 * slo_s, f"SLO {format_duration(slo_s)}")
     chart.dust([(1e3 * each.latency_s, scale * each.energy_j) for each in landscape])
     chart.line([(1e3 * each.latency_s, scale * each.energy_j) for each in front], "front", True)
+    for each in seen[:MOST_SPOTS] if landscape else ():
+        chart.spot(1e3 * each.latency_s, scale * each.energy_j, str(each))
     if trials:
         chart.line([(1e3 * each.latency_s, scale * each.energy_j) for each in told], "base thin")
     for each in told:
@@ -135,8 +144,11 @@ def plane(
     words = f"Energy an item ({unit}) over latency (ms)"
     if landscape:
         words += f"; faint: all {len(landscape)} settings"
-    words += "; the stepped line is the Pareto front. Trials are numbered in order."
-    return figure(f"Energy against latency, {slo}", words, chart.draw(), PARETO_KEYS)
+    words += "; the stepped line is the Pareto front."
+    if trials:
+        words += " Trials are numbered in order."
+    keys = PARETO_KEYS if trials else ()
+    return figure(f"Energy against latency, {slo}", words, chart.draw(), keys)
 
 
 def _verdict(each: Measured, slo_s: float | None) -> str:

@@ -104,6 +104,13 @@ class Chart:
         path = "".join("M{} {}h0".format(*self.at(x, y)) for x, y in points)
         self._marks.append(f'<path class="dust" d="{path}"/>')
 
+    def spot(self, x: float, y: float, tip: str) -> None:
+        """A small mark, there to be hovered over."""
+        right, down = self.at(x, y)
+        self._marks.append(
+            f'<circle class="spot" cx="{right}" cy="{down}" r="2.6">{_tip(tip)}</circle>'
+        )
+
     def dot(self, x: float, y: float, style: str, tip: str, text: str = "") -> None:
         """One mark, with ``text`` beside it."""
         right, down = self.at(x, y)
