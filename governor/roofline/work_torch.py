@@ -67,7 +67,7 @@ _SYNONYMS = {
     "log_softmax_backward_data": "log_softmax_backward", "native_group_norm": "group_norm",
     "native_layer_norm": "layer_norm", "zero": "fill",
     "fused_rms_norm": "rms_norm", "threshold": "relu", "tril": "triangle", "triu": "triangle",
-    "zeros": "full", "zeros_like": "full", "_unsafe_index": "index", "scatter_add": "index_put",
+    "zeros": "full", "zeros_like": "full", "unsafe_index": "index", "scatter_add": "index_put",
     "embedding_dense_backward": "index_put", "index_add": "index_put", "normal": "fill",
     "uniform": "fill", "lift_fresh_copy": "clone", "select_scatter": "slice_copy",
     "linalg_vector_norm": "norm", "pixel_shuffle": "transpose", "pixel_unshuffle": "transpose",
