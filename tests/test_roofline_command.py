@@ -91,6 +91,8 @@ def test_json_holds_what_the_tables_show_in_si_units(tmp_path: Path) -> None:
     assert [mode["name"] for mode in batch["modes"]] == ["MAXN", "MODE_50W", "MODE_30W", "MODE_15W"]
     assert batch["within_slo"]["time_s"] <= found["slo_s"] == 1.0
     assert batch["least_energy"]["energy_j"] <= batch["modes"][0]["energy_j"]
+    (layer,) = batch["layers"]
+    assert 0 < layer["gpu_s"] <= batch["modes"][0]["time_s"]
     roof = found["roofs"]["MAXN"]
     assert roof["ridge_flop_per_byte"] == pytest.approx(roof["flop_per_s"] / roof["bytes_per_s"])
     assert "nothing was measured" in found["origin"]
@@ -166,6 +168,10 @@ def test_a_mode_of_ones_choice_is_the_base_of_the_tuned_one(tmp_path: Path, conf
         ([*GIVEN[1:], "--json", "no/such/folder/a.json"], "cannot be written"),
         ([*GIVEN[1:], "--export", "yaml"], "the only form is nvpmodel"),
         ([*GIVEN[1:], "--export", "nvpmodel"], "needs --conf FILE to add to and -o FILE"),
+        (
+            [*GIVEN[1:], "--export", "nvpmodel", "--conf", "none.conf", "-o", "out.conf"],
+            "cannot read none.conf",
+        ),
         ([*GIVEN[1:], "--conf", "a.conf"], "belong to --export nvpmodel"),
         (["--published", "resnet-18"], "leave MODEL out"),
         ([*GIVEN[1:], "--refit"], "give it with --published"),
@@ -185,7 +191,7 @@ def test_a_configuration_that_is_none_changes_nothing(
     conf, output = tmp_path / "any.conf", tmp_path / "out.conf"
     conf.write_text("hello\n")
     words = ["--export", "nvpmodel", "--conf", str(conf), "-o", str(output)]
-    assert "no < POWER_MODEL" in run(capsys, *GIVEN, *words, code=2)
+    assert f"{conf}: no < POWER_MODEL" in run(capsys, *GIVEN, *words, code=2)
     assert not output.exists()
     words[-1] = str(conf)
     assert "is the --conf itself" in run(capsys, *GIVEN, *words, code=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -164,8 +166,8 @@ def _work(
 
 def _check_export(
     export: str | None, conf: Path | None, output: Path | None
-) -> tuple[bytes, Path] | None:
-    """The file to add a mode to and where to write it, read before the work."""
+) -> tuple[Path, Path] | None:
+    """The file to add a mode to and where to write it, looked at before the work."""
     if export is None:
         if conf is not None or output is not None:
             raise InputError("--conf and --output belong to --export nvpmodel; give that too")
@@ -176,28 +178,28 @@ def _check_export(
         raise InputError("--export nvpmodel needs --conf FILE to add to and -o FILE to write")
     if output.exists() and conf.exists() and output.samefile(conf):
         raise InputError(f"{output} is the --conf itself; write to another file and compare first")
-    try:
-        return conf.read_bytes(), output
-    except OSError as error:
-        raise InputError(f"cannot read {conf}: {error.strerror}") from error
+    if not os.access(conf, os.R_OK) or conf.is_dir():
+        raise InputError(f"cannot read {conf}; give the path of an nvpmodel.conf")
+    return conf, output
 
 
-def _export(console: Console, conf: bytes, output: Path, forecast: Forecast) -> None:
+def _export(console: Console, conf: Path, output: Path, forecast: Forecast) -> None:
     from governor.devices.nvpmodel_conf import Caps, add_mode
 
     tuned = forecast.within_slo if forecast.slo_s is not None else forecast.least
     if tuned is None:
         raise InputError("no setting keeps --latency-slo, so there is no mode to write; loosen it")
     base = forecast.base.name
-    name = "TUNED_" + "".join(c if c.isalnum() else "_" for c in forecast.work.name).upper()
-    content, number = add_mode(
-        conf,
-        base,
-        name,
-        Caps(cpu_hz=tuned.cpu_hz, gpu_hz=tuned.gpu_hz, emc_hz=tuned.emc_hz),
+    name = "TUNED_" + re.sub(r"[^A-Z0-9]+", "_", Path(forecast.work.name).stem.upper()).strip("_")
+    caps = Caps(cpu_hz=tuned.cpu_hz, gpu_hz=tuned.gpu_hz, emc_hz=tuned.emc_hz)
+    comment = (
         f"{base} with clocks predicted (not measured) by energy-governor for "
-        f"{forecast.work.name}, {forecast.stack}, batch {forecast.work.batch_size}",
+        f"{forecast.work.name}, {forecast.stack}, batch {forecast.work.batch_size}"
     )
+    try:
+        content, number = add_mode(conf.read_bytes(), base, name, caps, comment)
+    except InputError as error:
+        raise InputError(f"{conf}: {error}") from error
     output.write_bytes(content)
     console.print(
         f"Wrote {output}: mode {number}, {name}, as {base} but capped at "
@@ -209,7 +211,8 @@ def _print(console: Console, forecasts: Sequence[Forecast]) -> None:
     first = forecasts[0]
     kind = "a training step" if first.work.training else "inference"
     console.print(
-        f"{first.work.name}, {kind}, on {first.board.title} with {first.stack}\n{ORIGIN}",
+        f"{first.work.name}, {kind}, on {first.board.title} with {first.stack}, "
+        f"{first.work.precision}\n{ORIGIN}",
         highlight=False,
     )
     console.print(_work_table(forecasts))
@@ -353,6 +356,7 @@ def to_json(forecasts: Sequence[Forecast]) -> dict[str, object]:
                 "modes": [_setting_json(setting) for setting in forecast.at_modes],
                 "least_energy": _setting_json(forecast.least),
                 "within_slo": _setting_json(forecast.within_slo),
+                "layers": _layers_json(forecast),
                 "race_until_gpu_hz": {
                     "gated": forecast.race_gated_hz,
                     "idling": forecast.race_idling_hz,
@@ -362,6 +366,29 @@ def to_json(forecasts: Sequence[Forecast]) -> dict[str, object]:
         ],
         "unknown_operators": [asdict(one) for one in first.work.unknown],
     }
+
+
+def _layers_json(forecast: Forecast) -> list[dict[str, object]]:
+    """Each layer at the first mode's caps."""
+    from governor.roofline.prediction import Clocks, layer_joules, layer_seconds
+
+    board, work, base = forecast.board, forecast.work, forecast.base
+    stack, clocks = board.stack(forecast.stack), Clocks.at(base)
+    seconds = layer_seconds(board, stack, work, clocks.gpu_hz, clocks.emc_hz, clocks.gpu_share)
+    joules = layer_joules(board, stack, work, base)
+    return [
+        {
+            "name": layer.name,
+            "operator": layer.operator,
+            "flop": layer.flop,
+            "bytes": layer.bytes,
+            "gpu_s": gpu_s,
+            "energy_j": energy_j,
+        }
+        for layer, gpu_s, energy_j in zip(
+            work.layers, seconds[0].tolist(), joules.tolist(), strict=True
+        )
+    ]
 
 
 def _setting_json(setting: Setting | None) -> dict[str, object] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +123,9 @@ def _draw_rooflines(axes: Axes, forecast: Forecast, *, energy: bool) -> None:
     span = np.geomspace(low, max(1000.0, 1.5 * float(intensity.max())), 300)
     for index, (mode, roof) in enumerate(zip(forecast.modes, forecast.roofs, strict=True)):
         shade = 0.75 * index / max(len(forecast.modes) - 1, 1)
-        rate = roof.flop_per_joule(span) if energy else roof.flop_rate(span)
+        # The power limit holds for a whole inference, not for each layer of it.
+        free = replace(roof, limit_w=math.inf)
+        rate = free.flop_per_joule(span) if energy else free.flop_rate(span)
         axes.plot(span, rate / scale, color=(shade,) * 3, linewidth=1.6, zorder=2, label=mode.name)
     for kind, (name, colour) in _KINDS.items():
         chosen = np.array([one == kind for one in kinds], dtype=np.bool_)
@@ -236,7 +239,7 @@ def _draw_plane(axes: Axes, forecast: Forecast) -> None:
     dearest = max(one.energy_j for one, _, _ in marked) / items
     fastest, cheapest = float(found.time_s.min()), float(found.energy_j.min()) / items
     axes.set_xlim(0.85e3 * fastest, 1.45e3 * slowest)
-    axes.set_ylim(0.88 * cheapest, dearest + 0.35 * (dearest - cheapest) + 0.02 * dearest)
+    axes.set_ylim(0.85 * cheapest, dearest + 0.35 * (dearest - cheapest) + 0.02 * dearest)
 
 
 def _mark(axes: Axes, setting: Setting, items: int, colour: str, marker: str) -> None:
@@ -245,11 +248,13 @@ def _mark(axes: Axes, setting: Setting, items: int, colour: str, marker: str) ->
     axes.annotate(
         setting.name,
         at,
-        xytext=(7, -3 if marker == "s" else -12 if colour == _TUNED else 4),
+        xytext=(7, -3),
         textcoords="offset points",
         size=8,
         color=colour,
         weight="bold",
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+        zorder=4,
     )
 
 
