@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from governor.controller import Controller, OnDisturbance, OnDrift
 from governor.decision import Decision, Phase
@@ -19,12 +19,10 @@ from governor.devices import open_device
 from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDevice
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
-from governor.exporter import Exporter, MetricsConfig
 from governor.instrument.automatic import Automatic, Instrument, parse_instrument
 from governor.instrument.explicit import SpanRecorder
 from governor.instrument.stream import Stream
 from governor.meter import STALE
-from governor.metrics import Collector, check_name
 from governor.pace import Pace
 from governor.roofline.work import Work
 from governor.runtime import Runtime
@@ -43,8 +41,12 @@ from policies.policy import (
     load_policy,
 )
 
+if TYPE_CHECKING:
+    from governor.exporter import Exporter, MetricsConfig
+    from governor.metrics import Collector
+
 Limit = tuple[str | float | None, str | float | None]
-_STREAM_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 logger = logging.getLogger("governor")
 
 _UNKNOWN = DeviceInfo(
@@ -134,8 +136,12 @@ class EnergyGovernor(Stream):
             NoDeviceError: nothing to govern here, and ``required``.
         """
         slo = LatencySLO.parse(latency_slo, percentile)
-        self._name = check_name(name)
-        self._metrics = MetricsConfig.parse(metrics)
+        if name and not _NAME.fullmatch(name):
+            raise InputError(
+                f"a governor's name is up to 64 letters, digits, '.', '-' and '_', got {name!r}"
+            )
+        self._name = name
+        self._metrics = _metrics_config(metrics)
         self._exporter: Exporter | None = None
         self._source_counts: Callable[[], Mapping[tuple[str, str], int]] = dict
         sizes = _batch_sizes(batch_size)
@@ -234,6 +240,8 @@ class EnergyGovernor(Stream):
                 "an EnergyGovernor governs one with block; make a new one for the next"
             )
         if self._metrics is not None:
+            from governor.exporter import Exporter
+
             self._exporter = Exporter(self._metrics, self)
         self._state = "running"
         if self._worker is not None:
@@ -317,7 +325,7 @@ class EnergyGovernor(Stream):
         Raises:
             InputError: an argument cannot be used, or the name is taken.
         """
-        if not _STREAM_NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise InputError(
                 f"a stream's name is up to 64 letters, digits, '.', '-' and '_', got {name!r}"
             )
@@ -401,6 +409,8 @@ class EnergyGovernor(Stream):
 
         Several governors share one: ``governor.metrics.Collector(detector, tracker)``.
         """
+        from governor.metrics import Collector
+
         return Collector(self)
 
     def status(self) -> Status:
@@ -538,6 +548,14 @@ def _work(model: Work | str | Path | None) -> Work | None:
     from governor.roofline.prior import counted
 
     return counted(model)
+
+
+def _metrics_config(metrics: bool | str | MetricsConfig | None) -> MetricsConfig | None:
+    if metrics is None or metrics is False:
+        return None
+    from governor.exporter import MetricsConfig  # what is not wanted is not loaded
+
+    return MetricsConfig.parse(metrics)
 
 
 def _name_of(policy: str | Policy | PolicyFactory) -> str:

@@ -31,7 +31,6 @@ Sample = tuple[tuple[str, ...], Value]
 NAME_LABEL = "governor"
 """Tells governors of one process apart. An unnamed one goes without: to Prometheus, a label
 that is missing and one that is empty are the same."""
-LONGEST_NAME = 64
 UNITS = {"seconds": "s", "joules": "J", "watts": "W", "celsius": "Cel", "ratio": "1"}
 """The last word of a metric's name before ``_total``, and the unit by UCUM."""
 
@@ -474,16 +473,3 @@ def _add(metric: Metric, family: Family, labels: dict[str, str], value: Value) -
         metric.add_sample(f"{family.name}_bucket", {**labels, "le": edge}, total)
     metric.add_sample(f"{family.name}_count", labels, total)
     metric.add_sample(f"{family.name}_sum", labels, value.sum_s)
-
-
-def check_name(name: str) -> str:
-    """A governor's name, if it can be a label's value.
-
-    Raises:
-        InputError: it cannot.
-    """
-    if len(name) > LONGEST_NAME or not name.isprintable():
-        raise InputError(
-            f"a governor's name is at most {LONGEST_NAME} printable characters, got {name!r}"
-        )
-    return name

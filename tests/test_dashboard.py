@@ -116,3 +116,10 @@ def test_the_provisioning_reads_the_folder_that_compose_mounts() -> None:
     folder = re.search(r"path: (\S+)", provider)
     assert folder is not None
     assert f"./grafana/dashboards:{folder[1]}:ro" in compose
+
+
+def test_every_metric_that_a_rule_asks_for_exists() -> None:
+    rules = (DEPLOY / "prometheus" / "governor.rules.yml").read_text(encoding="utf-8")
+    asked = set(re.findall(r"\bgovernor_\w+", rules))
+    assert len(asked) > 8
+    assert asked <= {family.exposed_name for family in FAMILIES}

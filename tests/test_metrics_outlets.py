@@ -192,6 +192,7 @@ def test_instruments_read_the_same_numbers_as_the_scrape(otel: ModuleType) -> No
         exposed = value(text, "governor_energy_joules_total", governor="detector", rail=rail)
         assert joules == exposed
     assert seen["governor.energy"].unit == "J"
+    assert seen["governor.frozen"].unit == ""  # "1" would be called a ratio
     assert seen["governor.energy"].data.is_monotonic
     latency = {
         p.attributes["statistic"]: p.value for p in seen["governor.latency"].data.data_points

@@ -36,7 +36,7 @@ def instrument(collector: Collector, meter: Meter) -> None:
         create(
             instrument_name(family),
             callbacks=[_observe(collector, family)],
-            unit=UNITS.get(family.unit, "1"),
+            unit=UNITS.get(family.unit, ""),
             description=family.documentation,
         )
     meter.create_observable_gauge(
