@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from governor.errors import PolicyError
 from governor.trial import Trial
-from policies.policy import Choice, Policy, Problem, Proposal
-
-STOP_BELOW = 0.005
-"""The search ends when the expected improvement left is under this share of the energy."""
+from policies.policy import STOP_BELOW, Choice, Policy, Problem, Proposal
 
 
 class Search:

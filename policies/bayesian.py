@@ -9,13 +9,14 @@ risk is taken where it pays and given back where it turned out well.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from governor.space import BoolArray, FloatArray, IntArray
 from governor.trial import Trial
 from policies.acquisition import expected_improvement, knowledge_gradient, p_safe
-from policies.policy import Choice, Problem, Proposal
+from policies.policy import STOP_BELOW, Choice, Problem, Proposal
 from policies.surrogate import ENERGY, TIME, Belief, Surrogate
 
 _PROFILE_TRIALS = 2
@@ -35,6 +36,9 @@ _RISK_ALLOWANCE = (1.0, 0.03)
 """Chances of a miss, summed over the trials: at the start, and more with each trial."""
 _RISK_RANGE = (0.03, 0.4)
 """The chance of a miss that one trial may run, whatever the allowance."""
+_BEYOND_RISK = 0.8
+"""The same below everything tried, where the model has only the physics' word for it; each
+knob is asked once a level, at the very end of a search, and a miss is left at once."""
 
 _HOLD_SAFE = 0.75
 """The held point keeps the SLO with at least this probability; where several do, ..."""
@@ -51,6 +55,8 @@ class BayesianPolicy:
         self._log_slo = math.log(problem.slo_s) if math.isfinite(problem.slo_s) else math.inf
         self._random = np.random.default_rng(problem.seed)
         self._belief: Belief | None = None
+        columns = [np.unique(values, return_inverse=True)[1] for values in problem.space.settings.T]
+        self._levels: IntArray = np.stack(columns, axis=1)
 
     def tell(self, trial: Trial) -> None:
         """Learn from a trial."""
@@ -76,14 +82,31 @@ class BayesianPolicy:
         tried = self._tried()
         if np.all(tried):
             return None
-        best = float(belief.mean[ENERGY, self._hold(belief, safe)])
+        hold = self._hold(belief, safe)
+        best = float(belief.mean[ENERGY, hold])
         gain = safe * expected_improvement(belief.mean[ENERGY], belief.sd[ENERGY], best)
         candidates = np.flatnonzero(~tried & (1 - safe <= self._risk_allowed(safe, tried)))
         if not len(candidates):
             # Nothing new is safe enough: look again at the tried point that could still win.
             row = int(np.argmax(np.where(tried, gain, -1)))
             return self._proposal(belief, safe, row, float(gain.max()), "to be surer of it")
-        candidates = self._shortlist(candidates, gain)
+        proposal = self._worthiest(belief, safe, candidates, best, gain)
+        if proposal.improvement >= STOP_BELOW:
+            return proposal
+        # Before the search ends: where a clock was never below the one to hold, all that is
+        # known of lower ones is the roofline's extrapolation, and that errs by several of its
+        # own standard deviations where a network is bound by less than its prior says.
+        beyond = np.flatnonzero(self._beyond(hold, tried) & (1 - safe <= _BEYOND_RISK))
+        if not len(beyond):
+            return proposal
+        proposal = self._worthiest(belief, safe, beyond, best, gain)
+        return replace(proposal, improvement=math.inf, reason="lower than was ever tried")
+
+    def _worthiest(
+        self, belief: Belief, safe: FloatArray, rows: IntArray, best: float, gain: FloatArray
+    ) -> Proposal:
+        """Of these rows the one whose trial is worth most."""
+        candidates = self._shortlist(rows, gain)
         lesson = knowledge_gradient(
             belief,
             self._contenders(belief, best),
@@ -98,6 +121,12 @@ class BayesianPolicy:
         reason = "for what it teaches" if taught > gain[row] else "for what it may save"
         improvement = max(float(gain.max()), float(lesson.max()))
         return self._proposal(belief, safe, row, improvement, reason)
+
+    def _beyond(self, hold: int, tried: BoolArray) -> BoolArray:
+        """The settings one level below all that was tried of a knob, where ``hold`` is lowest."""
+        lowest = self._levels[tried].min(axis=0)
+        untested = self._levels[hold] == lowest
+        return np.any(untested & (self._levels == lowest - 1), axis=1)
 
     def _state(self) -> tuple[Belief, FloatArray]:
         if self._belief is None:

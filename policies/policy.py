@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "governor.policies"
 
+STOP_BELOW = 0.005
+"""A search ends when the expected improvement left is under this share of the energy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -2,7 +2,9 @@
 
 Prints a line of JSON: seconds until a point was held, its energy an item and that of the
 emulator's own best point, both as the emulator's physics have them, and whether every file that
-is set held at the end what it held before.
+is set held at the end what it held before. The bound is one of the 95th percentile, and the
+physics know means: a point counts as keeping it whose mean is below it by as much as percentile
+and mean lay apart in the window that was held.
 """
 
 from __future__ import annotations
@@ -26,14 +28,15 @@ SLOW = "bert-large"
 """Inferences of 50 to 120 ms, so that the time which a busy machine adds between two is little."""
 SLO = 1.5
 """Times the latency at the fastest point."""
-LONGEST_S = 90.0
+TRIALS = 18
+"""More than the default's 12: what is asked here is where the search arrives."""
+LONGEST_S = 120.0
 
 
 def main(board: str, folder: Path) -> None:
     workload = WORKLOADS.get(board, SLOW)
     truth = ShadowBoard(board, workload)
     slo_s = SLO * truth.true_latency_s(truth.space.point(truth.space.fastest))
-    best, _, least_j = truth.optimum(slo_s)
     root = folder / "root"
     root.mkdir()
     jetson = VirtualJetson(board, workload=workload)
@@ -41,16 +44,17 @@ def main(board: str, folder: Path) -> None:
     with mounted(jetson, root):
         device = JetsonDevice.open(root, lambda: Lease.open(sysfs_root=root, folder=folder))
         began_s = time.monotonic()
-        with EnergyGovernor(slo_s, device=device) as gov:
+        with EnergyGovernor(slo_s, device=device, trials=TRIALS) as gov:
             while gov.phase != "hold" and time.monotonic() < began_s + LONGEST_S:
                 # As long as it took on the board: here it ends when this process gets its turn.
                 span = jetson.board.infer()
                 gov.record(span.start_s, span.end_s)
             held_s, phase, point = time.monotonic() - began_s, gov.phase, gov.operating_point
-            trials = len(gov.trials)
+            trials, status = len(gov.trials), gov.status()
         device.close()
         restored = settings(jetson) == before
     held = _in(truth, point) if point is not None else None
+    best, _, least_j = truth.optimum(slo_s * status.mean_latency_s / status.latency_s)
     print(
         json.dumps(
             {

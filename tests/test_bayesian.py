@@ -159,6 +159,23 @@ def test_a_knob_that_the_roofline_does_not_know_is_searched_all_the_same() -> No
     assert board.energy_j[row] < 1.02 * board.optimum_j(board.slo_s(1.5))
 
 
+def test_a_clock_that_the_network_hardly_needs_is_lowered_though_the_prior_says_otherwise() -> None:
+    coarse = Space([*SPACE.knobs[:2], Knob("emc_hz", (0.66e9, 2.1e9, 3.2e9))])
+    excess = []
+    for seed in range(6):
+        board = Board(seed, coarse)
+        share = dict(zip(PARAMETERS, PRIOR_MEAN.tolist(), strict=True))
+        share |= {"memory": -4.5, "compute": -0.2, "emc_power": -1.7, "time_scale": -4.0}
+        board.latency_s, board.energy_j = np.exp(
+            predict(np.array([list(share.values())]), model_inputs(coarse))[0]
+        )
+        slo_s = board.slo_s(1.5)
+        search = govern(board, BayesianPolicy(Problem(coarse, slo_s, seed)))
+        row = coarse.index(search.choose().point)
+        excess.append(board.energy_j[row] / board.optimum_j(slo_s) - 1)
+    assert max(excess) < 0.02, excess
+
+
 def test_a_policy_refuses_a_trial_without_a_point() -> None:
     board = Board(0)
     baseline = dataclasses.replace(board.measure(SPACE.point(0)), point=None)

@@ -15,12 +15,8 @@ from governor.devices.emulated.mount import why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE here: {why_not()}")
 
-MEAN = 0.02
-"""Of the energy at the emulator's own optimum under the SLO: what the governor is to come within,
-all boards taken together."""
-WORST = 0.05
-"""On a single board. A search in real time with noise does not come within 2 % of it every time:
-of nine boards it did on seven, with 2.1 % on the Orin NX and 3.7 % on the AGX Orin 32 GB."""
+NEAR = 0.02
+"""Of the energy at the emulator's own optimum under the SLO: what each board is held within."""
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +38,5 @@ def test_a_board_is_held_near_its_optimum_and_keeps_the_slo(
     run = runs[board]
     assert run["phase"] == "hold"
     assert run["latency_s"] <= run["slo_s"]
-    assert run["held_j"] <= (1.0 + WORST) * run["least_j"]
+    assert run["held_j"] <= (1.0 + NEAR) * run["least_j"]
     assert run["restored"]
-
-
-def test_the_boards_are_held_within_two_percent_of_their_optima_on_average(
-    runs: dict[str, dict[str, Any]],
-) -> None:
-    excess = [run["held_j"] / run["least_j"] - 1.0 for run in runs.values()]
-    assert sum(excess) / len(excess) <= MEAN

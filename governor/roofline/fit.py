@@ -25,7 +25,7 @@ PARAMETERS = (*TIME_PARAMETERS, *ENERGY_PARAMETERS, "time_scale", "energy_scale"
 _WEAK: dict[str, tuple[float, float]] = {
     "compute": (-1.4, 0.9),
     "launch": (-1.1, 1.0),
-    "memory": (-0.8, 0.6),
+    "memory": (-1.0, 1.0),
     "fixed": (-2.3, 0.8),
     "overlap": (-0.2, 1.0),
     "gpu_bandwidth": (0.2, 0.3),
