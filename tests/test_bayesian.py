@@ -164,7 +164,7 @@ def test_a_clock_that_the_network_hardly_needs_is_lowered_though_the_prior_says_
     excess = []
     for seed in range(6):
         board = Board(seed, coarse)
-        share = dict(zip(PARAMETERS, PRIOR_MEAN.tolist(), strict=True))
+        share = dict(zip(PARAMETERS, WEAK.mean.tolist(), strict=True))
         share |= {"memory": -4.5, "compute": -0.2, "emc_power": -1.7, "time_scale": -4.0}
         board.latency_s, board.energy_j = np.exp(
             predict(np.array([list(share.values())]), model_inputs(coarse))[0]
