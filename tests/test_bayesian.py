@@ -115,8 +115,8 @@ def excess_after(trials: int, priors: dict[int, Prior]) -> float:
 
 
 def test_a_prior_that_knows_the_board_needs_fewer_trials() -> None:
-    known = {seed: Prior(Board(seed).parameters, 0.2 * WEAK.sd) for seed in range(4)}
-    assert excess_after(3, known) < 0.5 * excess_after(3, dict.fromkeys(range(4), WEAK))
+    known = {seed: Prior(Board(seed).parameters, 0.2 * WEAK.sd) for seed in range(8)}
+    assert excess_after(3, known) < 0.5 * excess_after(3, dict.fromkeys(range(8), WEAK))
 
 
 def test_a_wrong_prior_is_dropped_once_the_trials_contradict_it() -> None:
