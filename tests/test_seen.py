@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 import threading
 import time
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from seen_kinds import KINDS, make
 
+from governor import EnergyGovernor, Pace
 from governor.instrument.automatic import FRAMEWORKS, Automatic
 from governor.instrument.explicit import SpanRecorder
+from governor.instrument.opencv import RUNS
 
 
 @pytest.fixture(params=KINDS)
@@ -199,8 +204,54 @@ def test_models_that_take_turns_all_count(recorder, monkeypatch):
     assert count(recorder) == 3 * len(kinds)
 
 
+def test_an_opencv_whose_classes_cannot_be_changed_is_left_alone_and_said(monkeypatch, caplog):
+    """As Debian's is: there the classes are static C types, as ``int`` is."""
+    opencv = types.ModuleType("cv2")
+    opencv.__spec__ = types.SimpleNamespace(_initializing=False)
+    opencv.dnn = types.SimpleNamespace(Net=int)
+    monkeypatch.setitem(sys.modules, "cv2", opencv)
+    monkeypatch.setitem(RUNS, "Net", ("bit_length",))
+    automatic = Automatic(SpanRecorder(time.perf_counter), ["opencv"])
+    with caplog.at_level(logging.WARNING, "governor"):
+        automatic.begin()
+    automatic.end()
+    assert "keeps its nets from being seen" in caplog.text
+    assert (7).bit_length() == 3
+
+
+QUICK = Pace(
+    baseline_precision=0.1,
+    precision=0.1,
+    window_max_s=0.5,
+    window_min_s=0.2,
+    readings_min=1.0,
+    baseline_max_s=0.5,
+    warm_up=0,
+)
+
+
+def test_a_bare_loop_is_governed_until_a_point_is_held():
+    torch = pytest.importorskip("torch", reason="python -m pip install torch")
+
+    class Camera(torch.nn.Module):
+        def forward(self, frame):
+            time.sleep(0.004)
+            return frame
+
+    model, frame = Camera().eval(), torch.zeros(1)
+    with EnergyGovernor(
+        "100ms", device="emulated:agx-orin", policy="coordinate", trials=2, pace=QUICK
+    ) as gov:
+        deadline = time.monotonic() + 30
+        while gov.phase != "hold" and time.monotonic() < deadline:
+            model(frame)
+        assert gov.phase == "hold"
+        assert len(gov.trials) == 2
+
+
 def test_a_thread_that_is_in_an_inference_hides_none_of_another(recorder, monkeypatch):
     kind = make("onnxruntime run", monkeypatch)
+    recorder.drain()  # what was imported just now is seen from here on
     inside, leave = threading.Event(), threading.Event()
 
     def other():
