@@ -176,6 +176,23 @@ def test_a_run_that_crashed_is_told_as_far_as_it_was_written(record: Path, tmp_p
     assert "cut off, as by a crash" in page
 
 
+def test_where_there_was_nothing_to_govern_only_latency_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    board = EmulatedBoard("nano", "yolov8n-trt")
+    with EnergyGovernor("50ms", device=board, record=path) as gov, gov.inference():
+        board.infer()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line |= {"power_w": {}} if line["record"] == "window" else {}
+        line |= {"levels": {}} if line["record"] == "header" else {}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = written(tmp_path / "page.html", of_run(read_run(path)))
+    assert "Latency over time" in page
+    assert "none was read" in page
+    for words in ("Settings compared", "Power by rail", "Operating point over", "by hand"):
+        assert words not in page
+
+
 def test_a_run_on_one_knob_has_no_heat_map(tmp_path: Path) -> None:
     one = Measured(point=OperatingPoint({"gpu_hz": 9e8}), latency_s=0.02, energy_j=0.5)
     levels = {"gpu_hz": [3e8, 9e8]}

@@ -105,7 +105,8 @@ def _section(report: Report) -> Iterator[str]:
     yield f'<div class="tiles">{"".join(_tiles(report))}</div>'
     yield f'<div class="charts">{"".join(_charts(report))}</div>'
     yield "".join(_setting(report))
-    yield "<h2>Settings compared</h2>" + _settings(report)
+    if report.baseline is not None or report.chosen is not None or report.others:
+        yield "<h2>Settings compared</h2>" + _settings(report)
     if report.trials:
         yield "<h2>Trials</h2>" + _trials(report)
     if report.decisions:

@@ -70,7 +70,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-
 caption { text-align: left; padding: .4rem 0; font-size: .85rem }
 th, td { padding: .28rem .9rem .28rem 0; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--rule) }
-th:first-child, td.text { text-align: left } td.text { white-space: normal; min-width: 14rem }
+th:first-child, .text { text-align: left } td.text { white-space: normal; min-width: 14rem }
 th { font-weight: 600 }
 pre { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; overflow-x: auto;
   font: 13px/1.5 ui-monospace, monospace; overflow-wrap: normal }
@@ -116,7 +116,10 @@ def tile(value: str, words: str, style: str = "") -> str:
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], text: int = -1) -> str:
     """A table that scrolls by itself where it is too wide; column ``text`` holds sentences."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    head = "".join(
+        f"<th{' class=text' if n == text else ''}>{escape(name)}</th>"
+        for n, name in enumerate(heads)
+    )
     body = "".join(
         f"<tr><th>{escape(first)}</th>"
         + "".join(

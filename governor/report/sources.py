@@ -14,6 +14,8 @@ from governor.report.panels import Measured
 from governor.space import OperatingPoint
 from governor.units import Bound, format_duration, format_percent
 
+_COMMANDS = ("commands", "from public facts about the board; none was run for this page")
+
 
 def of_run(
     run: Run,
@@ -38,7 +40,8 @@ def of_run(
     sources = [
         ("latency", f"{'emulated inferences' if header.emulated else 'measured in the application'}"
                     f", at {header.slo}"),
-        ("power and energy", f"{where}, of the rail {header.total_rail}, idle time included"),
+        ("power and energy", f"{where}, of the rail {header.total_rail}, idle time included"
+                             if any(line.power_w for line in run.windows) else "none was read"),
         ("trials, decisions", f"recorded while {header.program or 'the application'} ran, "
                               f"from {header.started_at}"),
     ]  # fmt: skip
@@ -46,7 +49,8 @@ def of_run(
         sources.append(("faint dots, heat map", f"{landscape.what}; the search knew nothing of it"))
     if ceilings is not None:
         sources.append(("roofs", f"{ceilings.source}; the dots from the latencies above"))
-    sources.append(("commands", "from public facts about the board; none was run for this page"))
+    if held is not None and held.point is not None:
+        sources.append(_COMMANDS)
     return Report(
         title=f"{subject} on {header.description or header.device}",
         badge="EMULATED: nothing was measured on hardware" if header.emulated else "MEASURED",
@@ -171,5 +175,5 @@ def _sweep_sources() -> list[tuple[str, str]]:
     return [
         ("dots, heat map", "the figures of the trace as they are; who measured them, and how, is "
                            "not in the file"),
-        ("commands", "from public facts about the board; none was run for this page"),
+        _COMMANDS,
     ]  # fmt: skip
