@@ -403,7 +403,7 @@ class Collector:
     def __init__(self, *sources: Source) -> None:
         self.export_errors: Counter[str] = Counter()
         self._sources: dict[str, Source] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for source in sources:
             self.add(source)
 

@@ -115,13 +115,13 @@ def _files(config: MetricsConfig) -> tuple[object, ...]:
     return config.certificate, config.key, config.passwords
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal may end a governor while another one begins
 _servers: dict[str, MetricsServer] = {}
 
 
 def _forget_all() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     for server in _servers.values():
         server.forget()
     _servers.clear()
