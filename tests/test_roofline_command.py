@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ def test_counts_alone_give_every_mode_and_the_tuned_clocks(
     assert "Batch 16" in out
     assert "least energy" in out
     assert "nothing was measured" in out
+    assert re.search(r"The board.s constants: \d+ published, \d+ derived, \d+ assumed", out)
 
 
 def test_the_tables_fit_a_terminal_of_80_columns() -> None:

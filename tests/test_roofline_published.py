@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from governor.cli.main import main
+from governor.devices.trace import read_traces
 from governor.errors import InputError
 from governor.roofline.board_file import with_constants
 from governor.roofline.boards import load_board
@@ -24,7 +25,7 @@ from governor.roofline.published import (
     set_names,
     summarise,
 )
-from governor.roofline.tuning import least_energy
+from governor.roofline.tuning import at_caps, least_energy
 
 pytestmark = pytest.mark.usefixtures("torch")
 
@@ -127,6 +128,21 @@ def test_the_command_shows_every_set_and_its_errors(
     assert "Mean absolute error" in out
     assert plot.read_text().startswith("<!doctype html>")
     assert figures.read_text().count('"published_s"') > 200
+
+
+def test_bert_measured_by_others_at_all_max_is_predicted_within_10_percent(traces: Path) -> None:
+    board, bert = load_board("agx-orin"), count_work("bert-large", batch_size=1, fused=False)
+    sweeps = [
+        sweep
+        for sweep in read_traces([traces / "dreamlab-agx-orin.csv"])
+        if sweep.workload == "bert"
+    ]
+    assert len(sweeps) == 5
+    for sweep in sweeps:
+        row = sweep.space.fastest
+        maxn = at_caps(board, board.stack("pytorch"), bert.scaled(sweep.batch_size), board.modes[0])
+        assert maxn.time_s == pytest.approx(sweep.latency_s[row], rel=0.1)
+        assert maxn.energy_j == pytest.approx(sweep.energy_j[row], rel=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from governor.cli.replay import check_writable, result_console, result_table, write_json
 from governor.errors import InputError
+from governor.roofline.board import Status
 from governor.units import (
     format_duration,
     format_energy,
@@ -212,7 +214,7 @@ def _print(console: Console, forecasts: Sequence[Forecast]) -> None:
     kind = "a training step" if first.work.training else "inference"
     console.print(
         f"{first.work.name}, {kind}, on {first.board.title} with {first.stack}, "
-        f"{first.work.precision}\n{ORIGIN}",
+        f"{first.work.precision}\n{ORIGIN}\n{_grounds(first.board)}",
         highlight=False,
     )
     console.print(_work_table(forecasts))
@@ -224,6 +226,13 @@ def _print(console: Console, forecasts: Sequence[Forecast]) -> None:
         console.print(_settings_table(forecast))
         for line in _remarks(forecast):
             console.print(line, highlight=False)
+
+
+def _grounds(board: Board) -> str:
+    """How many of the board's constants rest on what."""
+    counts = Counter(constant.status for constant in board.constants.values())
+    parts = (f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
+    return f"The board's constants: {', '.join(parts)}; how far they carry: docs/roofline.md"
 
 
 def _work_table(forecasts: Sequence[Forecast]) -> Table:
