@@ -236,13 +236,13 @@ def _reach(constant: Constant) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A number; of a list its ends; of a voltage curve its rise and where it begins."""
+    """A number; of a list its ends; of a voltage curve its rise, and above how many MHz."""
     if not isinstance(value, list):
-        return f"{value:.4g}"
+        return f"{value:.5g}"
     if isinstance(value[0], list):
         curve = cast("list[list[float]]", value)
-        return f"x{curve[-1][1]:.3g} from {curve[0][0]:.0f}"
-    return f"{value[0]:.4g} .. {value[-1]:.4g}"
+        return f"x{curve[-1][1]:.3g} >{curve[0][0]:.0f}"
+    return f"{value[0]:.3g} .. {value[-1]:.3g}"
 
 
 class _EmulatedBench:
