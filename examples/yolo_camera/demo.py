@@ -23,6 +23,8 @@ from governor.units import format_duration, format_energy, format_percent
 
 HERE = Path(__file__).parent
 SIDECAR = "from governor.cli.main import main; raise SystemExit(main())"
+START_S = 60.0
+"""So long, loading a network may take."""
 COLOURS = {"baseline": "#d9d9d9", "profile": "#fde0b6", "search": "#cfe2f3", "hold": "#d5ead5",
            "fallback": "#f6cfcf"}  # fmt: skip
 
@@ -36,7 +38,9 @@ def main() -> None:
     parser.add_argument("--policy", default="bayesian")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--hold", type=float, default=15.0, help="seconds to stay in hold")
-    parser.add_argument("--longest", type=float, default=180.0, help="seconds in all")
+    parser.add_argument(
+        "--longest", type=float, default=180.0, help="seconds after the first frame"
+    )
     parser.add_argument("--output", type=Path, default=Path("yolo-camera"), help="a folder")
     arguments = parser.parse_args()
     output = arguments.output
@@ -64,8 +68,8 @@ def run(arguments: argparse.Namespace, folder: Path, record: Path) -> dict:
          str(arguments.fps), "--save", str(arguments.output / "frame.png")],
         env={**os.environ, "GOVERNOR_SOCKET": str(socket), "GOVERNOR_EMULATED": str(int(emulated))},
     )  # fmt: skip
-    until_s = time.monotonic() + arguments.longest
-    held_s = None
+    until_s = time.monotonic() + START_S + arguments.longest
+    held_s = seen_s = None
     status: dict = {}
     try:
         while time.monotonic() < until_s:
@@ -75,6 +79,9 @@ def run(arguments: argparse.Namespace, folder: Path, record: Path) -> dict:
                     raise SystemExit(f"{process.args[1:3]} ended by itself: {process.returncode}")
             if status_file.exists():
                 status = json.loads(status_file.read_text())
+            if seen_s is None and status.get("inferences"):
+                seen_s = time.monotonic()
+                until_s = seen_s + arguments.longest
             if status.get("phase") != "hold":
                 held_s = None
             elif held_s is None:
