@@ -103,8 +103,8 @@ def show(status: dict) -> None:
     lines = {
         "device": f"{status['device']} ({label})",
         "phase": status["phase"],
-        "bound": f"p{100 * app['percentile']:g} <= {format_duration(app['slo_s'])}",
-        "latency": "not known" if app["latency_s"] is None else format_duration(app["latency_s"]),
+        "bound": f"p{100 * app['percentile']:g} <= {_time(app['slo_s'])}",
+        "latency": _time(app["latency_s"]),
         "frames": f"{app['inferences']}, {app['violations']} over the bound",
         "trials": str(status["trials"]),
     }
@@ -116,6 +116,10 @@ def show(status: dict) -> None:
     print()
     for name, text in lines.items():
         print(f"{name:>9}  {text}")
+
+
+def _time(seconds: float | None) -> str:
+    return "not known yet" if seconds is None else format_duration(seconds)
 
 
 def draw(record: Path, picture: Path, status: dict) -> None:
@@ -137,8 +141,9 @@ def draw(record: Path, picture: Path, status: dict) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     latency, energy, clocks = axes
     _steps(latency, windows, lambda w: 1e3 * w["latency_s"], "latency at the percentile")
-    bound_ms = 1e3 * status["apps"]["main"]["slo_s"]
-    latency.axhline(bound_ms, color="#b03030", lw=1.2, ls="--", label=f"bound, {bound_ms:.3g} ms")
+    if (bound_s := status["apps"]["main"]["slo_s"]) is not None:
+        label = f"bound, {format_duration(bound_s)}"
+        latency.axhline(1e3 * bound_s, color="#b03030", lw=1.2, ls="--", label=label)
     latency.set_ylabel("ms")
     _finish(latency)
     _steps(energy, windows, lambda w: 1e3 * w["energy_j"], "energy a frame", "#2a6f3c")
@@ -162,6 +167,8 @@ def draw(record: Path, picture: Path, status: dict) -> None:
 
 def _finish(axis) -> None:
     """From zero, with room for the legend above the data."""
+    if not axis.lines:
+        return  # nothing was known, or set
     axis.set_ylim(0, 1.25 * axis.dataLim.ymax)
     axis.legend(loc="upper right", fontsize=8, ncols=3, frameon=False)
 
