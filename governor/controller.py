@@ -208,7 +208,8 @@ class Controller:
     def _see_inferences(self, now_s: float, spans: Sequence[Span]) -> Decision | None:
         if not spans:
             return None
-        if interrupted := self.seen.count(spans):
+        interrupted = self.seen.count(spans)
+        if not self.frozen:
             self.disturbances["stalled"] += interrupted
         if not self.frozen:
             return None
@@ -226,10 +227,10 @@ class Controller:
         """Who falls silent holds nobody back; when all are, there is nothing to measure."""
         if self.frozen or not self.seen.streams.fall_silent(now_s, unfinished_s):
             return None
-        if self.seen.interrupt(now_s):
-            self.disturbances["stalled"] += 1
         if self.seen.streams.active:
             return None
+        # the window is cut only by the next inference, if that did not last all the while
+        self.disturbances["stalled"] += self.seen.measuring
         self.frozen = True
         patience = format_duration(self.seen.streams.patience_s)
         return self._decide(now_s, "freeze", f"no inference for {patience}: waiting for input")

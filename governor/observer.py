@@ -109,9 +109,14 @@ class Observer:
         self.streams.note(missed)
         return interrupted
 
+    @property
+    def measuring(self) -> bool:
+        """Whether there is anything in the window."""
+        return self._window is not None and len(self._window) > 0
+
     def interrupt(self, now_s: float) -> bool:
         """A pause is no data: begin again after it. Returns whether a window was cut short."""
-        cut_short = self._window is not None and len(self._window) > 0
+        cut_short = self.measuring
         self.again(now_s)
         return cut_short
 

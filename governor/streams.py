@@ -153,10 +153,11 @@ class SeenStreams:
     def arrive(self, span: Span) -> bool:
         """Take note of an inference; returns whether what was measured so far is another mix.
 
-        That is where its input had stalled before it, or where it joins others.
+        That is where its input had stalled before it, or where it is the first of its stream.
+        A stream may fall silent for one long inference, whose end shows that it was none.
         """
         stream = self._streams[span.stream]
-        joins = stream.silent and bool(self.active)
+        joins = not stream.inferences and bool(self.active)
         stream.silent = False
         stream.inferences += 1
         return stream.arrivals.add(span) or joins

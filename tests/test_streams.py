@@ -15,6 +15,7 @@ from governor.controller import Controller
 from governor.slo import LatencySLO, p_keeps
 from governor.streams import MOST_STREAMS, SeenStreams
 from governor.trial import MAIN, Span, StreamLatency, Trial
+from policies.policy import Proposal
 
 LOOSE, TIGHT = "200ms", "45ms"
 
@@ -65,11 +66,14 @@ class TwoLoops(Loop):
         return False
 
 
-def two(slo=LOOSE, second=TIGHT, board=None, **kwargs):
-    board = board or ToyBoard()
-    controller = Controller(
-        board.space, LatencySLO.parse(slo), ToyPolicy, board.info, trials=24, **kwargs
-    )
+class SlowestNext(ToyPolicy):
+    def ask(self):
+        return Proposal(point=self.problem.space.point(0)) if len(self.told) == 1 else None
+
+
+def two(slo=LOOSE, second=TIGHT, policy=ToyPolicy):
+    board = ToyBoard()
+    controller = Controller(board.space, LatencySLO.parse(slo), policy, board.info, trials=24)
     controller.seen.streams.add("second", LatencySLO.parse(second))
     return TwoLoops(board, controller)
 
@@ -172,6 +176,21 @@ def test_a_stream_that_falls_silent_does_not_hold_up_the_others():
     loop.hold()
     assert not loop.controller.frozen
     assert [s.silent for s in loop.controller.seen.streams] == [False, True]
+
+
+def test_inferences_longer_than_any_silence_are_seen_to_violate():
+    """Who tells of inferences only when they end, as a sidecar's sources do, seems silent."""
+    loop = two(LOOSE, "1s", SlowestNext)
+    loop.second = False
+    slow = loop.board.space.point(0)
+    loop.run(3000, until=lambda controller: controller.target == slow)
+    assert loop.controller.target == slow
+    for _ in range(5):
+        start_s = loop.board.clock.now()
+        loop.pause(3.0)
+        loop._spans.append(Span(start_s, loop.board.clock.now()))
+        loop.look()
+    assert loop.controller.target != slow
 
 
 def test_only_when_all_are_silent_it_freezes():
