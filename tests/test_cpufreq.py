@@ -186,3 +186,32 @@ def test_model_and_driver_are_named(tmp_path):
 def test_throttling_is_counted_once_a_package(tmp_path):
     xeon(tmp_path)
     assert open_cpu(tmp_path).throttle_events() == {"cpu_thermal": 3}
+
+
+def test_of_many_policies_each_is_looked_at_in_its_turn(tmp_path):
+    tree = LinuxTree(tmp_path)
+    for number in range(64):
+        tree.policy(number, 1_000_000, 2_000_000)
+    control = control_of(tree)
+    control.write(control.levels[-1])
+    assert control.read() == control.levels[-1]
+    for limit in ("scaling_min_freq", "scaling_max_freq"):
+        tree.write(f"{CPUFREQ}/policy41/{limit}", 1_500_000)
+    seen = [control.read() for _ in range(63 // cpufreq_controls.LOOKS + 1)]
+    assert 1500 * MHZ in seen
+    control.write(control.levels[0])
+    for limit in ("scaling_min_freq", "scaling_max_freq"):
+        tree.write(f"{CPUFREQ}/policy41/{limit}", 1_500_000)
+    assert control.read() == 1500 * MHZ
+
+
+def test_limits_that_the_kernel_takes_and_does_not_set_are_no_restore(tmp_path, monkeypatch):
+    control = control_of(xeon(tmp_path))
+    snapshot = control.snapshot()
+    control.write(control.levels[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(cpufreq_controls, "write_text", lambda path, text: None)
+        with pytest.raises(ValueError, match="still has the limits"):
+            control.restore(snapshot)
+    control.restore(snapshot)
+    assert control.snapshot() == snapshot

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jetson_kernel import Kernel, running
 from sysfs_trees import KINDS, Kind, Tree, kind
 
+from governor.lease import jetson_controls
 from governor.lease.control import Control
 from governor.lease.jetson_board import boards, identify, is_emulated, l4t, model, why_no_jetson
 from governor.lease.jetson_controls import CappedClock, find, gpu_node, survey
@@ -413,6 +414,21 @@ def test_a_vanished_file_is_an_error_of_the_system_and_is_not_made_anew(tmp_path
     with pytest.raises(FileNotFoundError):
         gpu.read()
     assert not (here.root / here.gpu / "max_freq").exists()
+
+
+@pytest.mark.parametrize("name", ["cpu_hz", "gpu_hz"])
+def test_a_limit_that_the_kernel_takes_and_does_not_set_is_no_restore(
+    name: str, tmp_path: Path
+) -> None:
+    clock = controls(tree(tmp_path, "agx-orin-r36").root)[name]
+    before = clock.snapshot()
+    clock.write(clock.levels[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jetson_controls, "write_text", lambda path, text: None)
+        with pytest.raises(ValueError, match="still holds"):
+            clock.restore(before)
+    clock.restore(before)
+    assert clock.snapshot() == before
 
 
 def test_levels_found_under_a_pin_grow_back_when_the_limits_are_restored(tmp_path: Path) -> None:

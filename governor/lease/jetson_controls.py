@@ -16,6 +16,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from math import isclose
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from governor.lease.kernel_files import (
     read_number,
     read_numbers,
     read_text,
+    text_if_there,
     write_text,
 )
 
@@ -94,7 +96,7 @@ class Limits(NamedTuple):
         writes = [(self.high, high), (self.low, low)]
         if float(high) < read_number(self.high):
             writes.reverse()
-        _run_all([partial(write_text, path, text) for path, text in writes])
+        _run_all([partial(_put_back, path, text) for path, text in writes])
 
 
 class LimitedClock:
@@ -217,7 +219,7 @@ class LockedClock:
             [
                 self._lock,
                 partial(write_text, self._set_rate, _saved(snapshot, self._rate)),
-                *(partial(write_text, each, _saved(snapshot, each)) for each in self._locks[::-1]),
+                *(partial(_put_back, each, _saved(snapshot, each)) for each in self._locks[::-1]),
             ]
         )
 
@@ -261,7 +263,7 @@ class CappedClock:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put the cap back."""
-        write_text(self._cap, _saved(snapshot, self._cap))
+        _put_back(self._cap, _saved(snapshot, self._cap))
         self.levels = self._allowed()
 
 
@@ -286,6 +288,32 @@ def _snapshot(files: Iterable[Path]) -> Snapshot:
     for path, text in texts.items():
         number(text, path)
     return {str(path): text for path, text in texts.items()}
+
+
+def _put_back(path: Path, text: str) -> None:
+    """Write ``text`` into a kernel file, and look whether it took.
+
+    A limit may read lower than what was written, while the board throttles; one that still
+    holds what it held before was not written at all. Where it cannot be read, the kernel's
+    taking of the write must do.
+
+    Raises:
+        OSError: the kernel refused, or there is no such file.
+        ValueError: the kernel took it, and did nothing.
+    """
+    before = text_if_there(path)
+    write_text(path, text)
+    now = text_if_there(path)
+    if now and now == before and not _same(now, text):
+        raise ValueError(f"{path} still holds {now[:40]}, not the {text[:40]} that was written")
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts mean the same: a clock may be rounded to whole MHz when it is read."""
+    try:
+        return isclose(float(one), float(other), rel_tol=1e-3)
+    except ValueError:
+        return one == other
 
 
 def _saved(snapshot: Snapshot, path: Path) -> str:
