@@ -219,6 +219,21 @@ def test_an_opencv_whose_classes_cannot_be_changed_is_left_alone_and_said(monkey
     assert (7).bit_length() == 3
 
 
+def test_a_framework_that_is_not_what_it_was_taken_for_is_left_alone_and_said(monkeypatch, caplog):
+    strange = types.ModuleType("tensorrt")
+    strange.__spec__ = types.SimpleNamespace(_initializing=False)
+    strange.__version__ = "99.0"
+    monkeypatch.setitem(sys.modules, "tensorrt", strange)
+    recorder = SpanRecorder(time.perf_counter)
+    automatic = Automatic(recorder, ["tensorrt"])
+    with caplog.at_level(logging.WARNING, "governor"):
+        automatic.begin()
+        recorder.drain()
+        automatic.end()
+    assert "tensorrt 99.0 cannot be seen by itself" in caplog.text
+    assert len(caplog.records) == 1
+
+
 QUICK = Pace(
     baseline_precision=0.1,
     precision=0.1,

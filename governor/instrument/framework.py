@@ -8,10 +8,12 @@ is the very object that it was.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, ModuleType
 from typing import Any, ClassVar
 
@@ -19,6 +21,7 @@ from governor.instrument.explicit import Inference, SpanRecorder, open_span
 
 LAZY = (GeneratorType, AsyncGeneratorType, CoroutineType)
 """What a call returns that has done nothing yet; its work is seen when that is run."""
+logger = logging.getLogger("governor")
 
 
 class Seam:
@@ -86,6 +89,7 @@ class Framework:
         self.recorders: tuple[SpanRecorder, ...] = ()
         self._seams: list[Seam] = []
         self._is_open = False
+        self._gave_up = False
 
     def listen(self, recorder: SpanRecorder) -> None:
         """Begin to tell ``recorder``."""
@@ -99,14 +103,32 @@ class Framework:
         with _lock:
             self.recorders = tuple(one for one in self.recorders if one is not recorder)
             if not self.recorders:
+                self._gave_up = False
                 self._close()
 
     def look(self) -> None:
         """Open the framework once the application has imported it. Cheap; called all the time."""
         with _lock:
-            if self.recorders and not self._is_open and (module := imported(self.module)):
+            if not self.recorders or self._is_open or self._gave_up:
+                return
+            module = imported(self.module)
+            if module is not None:
                 self._is_open = True
-                self.open(module)
+                self._open_safely(module)
+
+    def _open_safely(self, module: ModuleType) -> None:
+        """A version that is not what it was taken for must not stop the application."""
+        try:
+            self.open(module)
+        except Exception as error:
+            self._gave_up = True
+            with suppress(Exception):
+                self._close()
+            logger.warning(
+                "%s %s cannot be seen by itself (%r); mark each inference with gov.watch, "
+                "gov.inference or gov.tick",
+                self.module, getattr(module, "__version__", ""), error,
+            )  # fmt: skip
 
     def open(self, module: ModuleType) -> None:
         """Put the seams in. ``module`` is imported."""
@@ -125,9 +147,11 @@ class Framework:
     def _close(self) -> None:
         if self._is_open:
             self._is_open = False
-            self.close()
-            while self._seams:
-                self._seams.pop().close()
+            try:
+                self.close()
+            finally:
+                while self._seams:
+                    self._seams.pop().close()
 
     def seam(self, owner: Any, name: str, replacement: object) -> bool:
         """Replace an attribute until the framework is closed; whether its class allows that."""
