@@ -12,13 +12,21 @@ from toy import ToyBoard
 
 from governor.calibration.bench import MIXES, STREAMS, Kernel, Ran
 from governor.calibration.choose import open_bench
-from governor.calibration.file import plain_board
-from governor.calibration.fit import fit_rates
+from governor.calibration.file import (
+    Provenance,
+    calibrated,
+    curves_of,
+    known_terms,
+    plain_board,
+)
+from governor.calibration.fit import fit_power, fit_rates
 from governor.calibration.measure import Look, Run, Session, plan
 from governor.cli.main import main
 from governor.devices.emulated import EmulatedBoard
 from governor.devices.emulated.hardware import load_board as emulated_board
 from governor.errors import DeviceError, InputError
+from governor.roofline.board import Voltage
+from governor.roofline.board_file import format_board, parse_board
 from governor.roofline.boards import load_board
 from governor.roofline.prediction import Clocks, standing_power
 
@@ -50,15 +58,15 @@ class SlowBench:
 
 
 @pytest.fixture(scope="module", params=["tx2", "orin-nano"])
-def calibrated(request, tmp_path_factory):
+def outcome(request, tmp_path_factory):
     """A board file of a calibration, and the emulation's own constants."""
     file = tmp_path_factory.mktemp("calibrated") / f"{request.param}.toml"
     assert main(["calibrate", "--device", f"emulated:{request.param}", "-o", str(file)]) == 0
     return load_board(file), emulated_board(request.param)
 
 
-def test_peaks_and_bandwidths_come_out_as_they_are(calibrated) -> None:
-    board, truth = calibrated
+def test_peaks_and_bandwidths_come_out_as_they_are(outcome) -> None:
+    board, truth = outcome
     for precision, peak in truth.gpu.flop_per_clock.items():
         unit = "tensor" if precision in board.gpu.tensor_flop_per_clock else "cuda"
         assert board.gpu.flop_per_clock(precision, unit) == pytest.approx(peak, rel=0.05)
@@ -69,8 +77,8 @@ def test_peaks_and_bandwidths_come_out_as_they_are(calibrated) -> None:
     np.testing.assert_allclose(np.array(board.memory.bytes_per_s)[ends], bus[ends], rtol=0.05)
 
 
-def test_joules_a_flop_and_a_byte_come_out_as_they_are(calibrated) -> None:
-    board, truth = calibrated
+def test_joules_a_flop_and_a_byte_come_out_as_they_are(outcome) -> None:
+    board, truth = outcome
     losses = 1 + truth.loss
     for precision, picojoule in truth.gpu.pj_per_flop.items():
         expected = picojoule * 1e-12 * losses
@@ -80,8 +88,8 @@ def test_joules_a_flop_and_a_byte_come_out_as_they_are(calibrated) -> None:
     assert a_byte == pytest.approx((truth.gpu.pj_per_byte + memory) * 1e-12 * losses, rel=0.05)
 
 
-def test_standing_power_and_voltage_come_out_as_they_are(calibrated) -> None:
-    board, truth = calibrated
+def test_standing_power_and_voltage_come_out_as_they_are(outcome) -> None:
+    board, truth = outcome
     memory = np.array(truth.memory.soc_w) + np.array(truth.memory.dram_w)
     for end in (0, -1):
         cpu, gpu = truth.cpu, truth.gpu
@@ -101,8 +109,8 @@ def test_standing_power_and_voltage_come_out_as_they_are(calibrated) -> None:
     assert board.gpu.voltage.relative[-1] == pytest.approx(truth.gpu.v_top, rel=0.05)
 
 
-def test_what_an_emulated_board_gave_is_called_emulated_and_has_its_interval(calibrated) -> None:
-    board, _ = calibrated
+def test_what_an_emulated_board_gave_is_called_emulated_and_has_its_interval(outcome) -> None:
+    board, _ = outcome
     found = board.constants["energy.pj_per_flop.fp32"]
     assert found.status == "emulated"
     assert "emulated" in found.source
@@ -134,6 +142,38 @@ def test_a_clock_that_never_limits_is_not_told() -> None:
     rates = fit_rates([run_at(gpu, 1e9, 10e9) for gpu in (0.5e9, 1e9)], "gpu_hz")
     assert rates.bytes_per_clock is None
     assert rates.bytes_per_s[1e9].value == pytest.approx(10e9)
+
+
+def test_a_processor_that_computes_itself_is_fitted_by_its_own_clock() -> None:
+    levels = tuple(f * 1e8 for f in range(8, 34, 2))
+    board = plain_board("pc", "A PC", {"cpu": levels, "gpu": levels})
+    curve, random, runs = Voltage((1.6e9, 3.2e9), (1.0, 1.4)), np.random.default_rng(0), []
+    for hz in levels[::2]:
+        v2 = float(curve.squared(np.array([hz]))[0])
+        stream = min(10e9, 8 * hz)
+        for kernel, flop, moved in (
+            (None, 0.0, 0.0), (COMPUTE, 16 * hz, 0.0),
+            (STREAMS[0], stream / 2, stream), (STREAMS[1], 0.0, stream),
+        ):  # fmt: skip
+            clocks_w = (0.5e-9 if kernel is None else 2e-9) * hz * v2
+            power_w = 8 + clocks_w + 30e-12 * flop * v2 + 60e-12 * moved
+            power_w *= 1 + 0.002 * random.standard_normal()
+            runs.append(Run(
+                hz={"cpu_hz": hz}, cores=None, kernel=kernel, flop_rate=flop, byte_rate=moved,
+                power_w=power_w, power_se_w=0.0,
+            ))  # fmt: skip
+    rates = fit_rates(runs, "cpu_hz")
+    power = fit_power(runs, "cpu_hz", board.cpu.cores, curves_of(board), known_terms(board))
+    assert power.gpu is not None
+    assert power.gpu.floor_hz == pytest.approx(curve.floor_hz, rel=0.05)
+    assert power.terms["base"].value == pytest.approx(8, rel=0.05)
+    for term, value in (("flop fp32", 30e-12), ("gpu clock", 2e-9)):
+        found = power.terms[term]
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < value < found.high
+    made = calibrated(board, rates, power, Provenance("measured", "a test"))
+    assert parse_board(format_board("A PC", made), "pc", "pc").gpu.bytes_per_clock == 8
 
 
 # What is set, and put back ----------------------------------------------------------------
