@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 SERVICE = "governor"
+SEND_S = 5.0
+"""A collector that takes longer has failed, and may keep the block from ending for so long."""
 PATH = "/v1/metrics"
 
 
@@ -101,7 +103,8 @@ def start(config: MetricsConfig, collector: Collector) -> Callable[[], None]:
     except ImportError as error:
         raise MissingExtraError("opentelemetry", "otel") from error
     url = config.otlp.rstrip("/")
-    exporter = OTLPMetricExporter(endpoint=url if url.endswith(PATH) else url + PATH)
+    endpoint = url if url.endswith(PATH) else url + PATH
+    exporter = OTLPMetricExporter(endpoint=endpoint, timeout=SEND_S)
     reader = PeriodicExportingMetricReader(
         exporter, export_interval_millis=1000.0 * config.interval_s
     )
@@ -109,4 +112,4 @@ def start(config: MetricsConfig, collector: Collector) -> Callable[[], None]:
         [reader], resource=Resource.create({"service.name": SERVICE}), shutdown_on_exit=False
     )
     instrument(collector, provider.get_meter("governor"))
-    return provider.shutdown
+    return lambda: provider.shutdown(timeout_millis=1000.0 * SEND_S)
