@@ -413,8 +413,8 @@ def _compare(json_file: Path | None, plot: Path | None, *, refit: bool) -> None:
 
     console = result_console()
     console.print(
-        "Predicted against published figures. Of each set the 1st, 3rd, 5th ... point was fitted "
-        "by the\nboards' derived constants, the others only tested.",
+        "Predicted against published figures. Of each set the 1st, 3rd, 5th ... point was\n"
+        "fitted by the boards' derived constants, the others only tested.",
         highlight=False,
     )
     known = [load_set(name) for name in set_names()]
@@ -448,8 +448,8 @@ def _fit_table(board: Board, values: Mapping[str, float]) -> Table:
 def _points_table(published: Published, compared: Sequence[Compared]) -> Table:
     table = result_table(
         f"{published.title}: {published.board.title}\n{published.source}",
-        "network", "CPU/GPU/EMC\nMHz", "half", "published\ntime", "pre-\ndicted", "error",
-        "published\nenergy", "pre-\ndicted", "error",
+        "network", "CPU/GPU/EMC\nMHz", "half", "publ.\ntime", "pre-\ndicted", "error",
+        "publ.\nenergy", "pre-\ndicted", "error",
     )  # fmt: skip
     for one in compared:
         point, clocks = one.point, one.point.clocks
@@ -457,16 +457,16 @@ def _points_table(published: Published, compared: Sequence[Compared]) -> Table:
         cells = [
             point.label,
             "/".join(f"{hz / 1e6:.0f}" for hz in hertz),
-            "fitted" if point.fitted else "tested",
+            "fit" if point.fitted else "test",
             format_duration(point.time_s),
             format_duration(one.time_s),
-            f"{100 * one.time_error:+.1f} %",
+            f"{100 * one.time_error:+.0f} %",
         ]
         if point.energy_j is not None and one.energy_error is not None:
             cells += [
                 format_energy(point.energy_j),
                 format_energy(one.energy_j),
-                f"{100 * one.energy_error:+.1f} %",
+                f"{100 * one.energy_error:+.0f} %",
             ]
         table.add_row(*cells)
     return table

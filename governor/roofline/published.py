@@ -43,7 +43,7 @@ class Point:
     """One published point.
 
     Attributes:
-        label: what ran, for people.
+        label: what ran, for people; ``x4`` is a batch of 4.
         clocks: one setting.
         time_s: of a batch.
         energy_j: of a batch; None where no power is published.
@@ -237,7 +237,7 @@ def _point(table: Mapping[str, Any], row: Mapping[str, Any], board: Board, numbe
     time_s = row["latency_ms"] * 1e-3
     power_w = float(row.get("power_w", np.nan))
     return Point(
-        label=f"{row['network']}" + f", batch {row['batch']}" * (row["batch"] > 1),
+        label=f"{row['network']}" + f" x{row['batch']}" * (row["batch"] > 1),
         work=work,
         clocks=Clocks(
             cpu_hz=np.array([row["cpu_mhz"] * 1e6]),
