@@ -106,6 +106,17 @@ def test_it_sees_an_application_says_so_and_ends_cleanly_on_sigterm(tmp_path):
     assert seen["sources"]["app main"]["taken"] >= seen["inferences"] > 20
 
 
+def test_a_status_file_that_cannot_be_written_ends_nothing(tmp_path):
+    (tmp_path / "gone").mkdir()
+    words = ("--status-file", str(tmp_path / "gone" / "status.json"))
+    with sidecar(tmp_path, *words) as child:
+        until(lambda: (tmp_path / "gone" / "status.json").exists())
+        (tmp_path / "gone").rename(tmp_path / "moved")
+        assert any("cannot write" in line for line in child.stderr)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(PATIENCE_S) == 0
+
+
 def test_a_killed_sidecar_is_followed_by_another_at_the_same_socket(tmp_path):
     with application("main", tmp_path / "s.sock"):
         for _ in range(2):

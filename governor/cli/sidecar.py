@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -21,6 +22,7 @@ from policies.policy import DEFAULT_POLICY
 if TYPE_CHECKING:
     from governor.status import Status
 
+logger = logging.getLogger("governor")
 STATUS_S = 1.0
 """Between two writings of the status file."""
 
@@ -102,6 +104,7 @@ def sidecar(
     )
     log_to_stderr(log_format)
     ending = threading.Event()
+    told = _StatusFile(status_file)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         ending.set()
@@ -117,9 +120,9 @@ def sidecar(
         typer.echo(f"listening at {where}; {', '.join(governed.feeds)}; stop with Ctrl-C", err=True)
         tell_systemd("READY=1")
         while not ending.wait(STATUS_S):
-            _write_status(status_file, governed.governor.status())
+            told.write(governed.governor.status())
         tell_systemd("STOPPING=1")
-    _write_status(status_file, governed.governor.status())
+    told.write(governed.governor.status())
 
 
 def _mode(text: str) -> int:
@@ -132,13 +135,30 @@ def _mode(text: str) -> int:
     return mode
 
 
-def _write_status(path: Path | None, status: Status) -> None:
-    """Whole, or not at all: a reader never sees half of it."""
-    if path is None:
-        return
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(_for_json(status), indent=1))
-    beside.replace(path)
+class _StatusFile:
+    """Written whole, or not at all: a reader never sees half of it.
+
+    A full disk is no reason to cease governing: it is said once.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._failing = False
+
+    def write(self, status: Status) -> None:
+        """What is known now."""
+        if self._path is None:
+            return
+        beside = self._path.with_name(f".{self._path.name}.new")
+        try:
+            beside.write_text(json.dumps(_for_json(status), indent=1))
+            beside.replace(self._path)
+        except OSError as error:
+            if not self._failing:
+                logger.warning("cannot write %s: %s; trying on", self._path, error.strerror)
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def _for_json(status: Status) -> dict[str, object]:
