@@ -343,7 +343,7 @@ class Unreliable(ToyBoard):
         return super().sample()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(1, 5))  # by chance no write ever fails with seed 0
 def test_a_long_run_of_faults_leaves_nothing_behind(seed: int) -> None:
     board = Unreliable(seed=seed)
 
