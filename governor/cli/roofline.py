@@ -448,8 +448,7 @@ def _fit_table(board: Board, values: Mapping[str, float]) -> Table:
 def _points_table(published: Published, compared: Sequence[Compared]) -> Table:
     table = result_table(
         f"{published.title}: {published.board.title}\n{published.source}",
-        "network", "CPU/GPU/EMC\nMHz", "half", "publ.\ntime", "pre-\ndicted", "error",
-        "publ.\nenergy", "pre-\ndicted", "error",
+        "network", "CPU/GPU/EMC\nMHz", "half", "time", "pre-\ndicted", "energy", "pre-\ndicted",
     )  # fmt: skip
     for one in compared:
         point, clocks = one.point, one.point.clocks
@@ -459,13 +458,11 @@ def _points_table(published: Published, compared: Sequence[Compared]) -> Table:
             "/".join(f"{hz / 1e6:.0f}" for hz in hertz),
             "fit" if point.fitted else "test",
             format_duration(point.time_s),
-            format_duration(one.time_s),
             f"{100 * one.time_error:+.0f} %",
         ]
         if point.energy_j is not None and one.energy_error is not None:
             cells += [
                 format_energy(point.energy_j),
-                format_energy(one.energy_j),
                 f"{100 * one.energy_error:+.0f} %",
             ]
         table.add_row(*cells)
