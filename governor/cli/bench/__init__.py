@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
@@ -178,7 +180,30 @@ def span(rounds: int = 200, inferences: int = 1000) -> list[Measurement]:
             governed.append((end - middle) / inferences)
     base, added = statistics.median(bare), statistics.median(governed) - statistics.median(bare)
     note = f"median; a turn of the bare loop takes {1e6 * base:.3f} µs"
-    return [Measurement("explicit span, added to each inference", 1e6 * added, "µs", 2.0, note)]
+    return [
+        Measurement("explicit span, added to each inference", 1e6 * added, "µs", 2.0, note),
+        _client_frame(rounds * inferences // 20),
+    ]
+
+
+def _client_frame(frames: int) -> Measurement:
+    """Time that the sidecar's client adds, to a socket that is read meanwhile."""
+    from governor.sidecar.client import Client
+
+    took: list[float] = []
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        path = os.path.join(folder, "sidecar.sock")
+        end.bind(path)
+        client = Client(path=path)
+        for _ in range(frames):
+            start = time.perf_counter()
+            with client.frame():
+                pass
+            took.append(time.perf_counter() - start)
+            end.recv(256)
+        client.close()
+    note = f"median of {frames}; the socket is emptied after each"
+    return Measurement("sidecar's client, a frame", 1e6 * statistics.median(took), "µs", 10.0, note)
 
 
 def loop(seconds: float = 10.0, pace: Pace | None = None) -> list[Measurement]:
