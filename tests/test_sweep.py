@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ from governor.cli.main import main
 from governor.devices.trace import read_traces
 from governor.errors import InputError
 from governor.space import Knob, OperatingPoint, Space
+from governor.sweep import network
 from governor.sweep.schedule import sample, schedule, thin
 from governor.sweep.sweep import Measured, Rules, Sweep, SweepError
+from governor.sweep.workload import load_callable
 
 SPACE = Space(
     [Knob("cpu_hz", tuple(n * 100e6 for n in range(5, 21))), Knob("gpu_hz", (0.3e9, 0.6e9, 0.9e9))]
@@ -273,6 +276,7 @@ def test_a_line_that_was_cut_short_is_measured_again(tmp_path: Path) -> None:
     [
         (["--knob", "fan"], "no such knob"),
         (["--batch", "0"], "--batch must be sizes"),
+        (["--batch", "study"], "yolov8n is not of the study, whose networks are alexnet"),
         (["--on-error", "shrug"], "--on-error must be stop or skip"),
         (["--knob", "gpu_hz=1", "--knob", "gpu_hz=2"], "given twice"),
     ],
@@ -295,7 +299,7 @@ def test_bad_usage_is_one_line_and_changes_nothing(
         ("import nothing_there", "mine:run", 2, "cannot be imported: ModuleNotFoundError"),
         ("run = 3", "mine:run", 2, "is no callable"),
         ("def run(batch_size): return 3", "mine:run", 2, "it gave int"),
-        ("", "mine", 2, "write package.module:callable"),
+        ("", "resnet-19", 2, "or one of alexnet"),
         ("", "mine.onnx", 2, "there is no such file"),
     ],
 )
@@ -367,8 +371,6 @@ def test_a_full_disk_ends_the_sweep_with_what_it_has(tmp_path: Path) -> None:
 def test_an_onnx_model_is_a_workload(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="python -m pip install onnx")
     pytest.importorskip("onnxruntime", reason="python -m pip install onnxruntime")
-    from governor.sweep.workload import load_callable
-
     helper = onnx.helper
     image = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 8])
     out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 8])
@@ -379,3 +381,88 @@ def test_an_onnx_model_is_a_workload(tmp_path: Path) -> None:
     (result,) = load_callable(str(path))(4)()  # pyright: ignore[reportGeneralTypeIssues]
     assert result.shape == (4, 8)
     assert math.isfinite(float(result.sum()))
+
+
+@pytest.mark.parametrize(
+    ("made", "result_shape"),
+    [
+        ("torch.rand(batch_size, 8)", (4, 3)),
+        ("(torch.rand(batch_size, 8),)", (4, 3)),
+        ("dict(input=torch.rand(batch_size, 8))", (4, 3)),
+    ],
+)
+def test_a_torch_module_and_its_input_are_a_workload(
+    made: str,
+    result_shape: tuple[int, ...],
+    torch: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"net_{len(made)}"
+    (tmp_path / f"{name}.py").write_text(
+        f"import torch\ndef net(batch_size): return torch.nn.Linear(8, 3), {made}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = load_callable(f"{name}:net")(4)()
+    assert isinstance(result, torch.Tensor)
+    assert result.shape == result_shape
+    assert not result.requires_grad, "no gradient is kept"
+
+
+def test_a_torch_module_without_an_input_is_refused(
+    torch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bare.py").write_text(
+        "import torch\ndef net(batch_size): return torch.nn.Linear(8, 3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"a torch\.nn\.Module and its input; it gave Linear"):
+        load_callable("bare:net")(1)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("bert-tiny", (2, 128)), ("mobilenet-v2", (2, 1000))])
+def test_a_built_in_network_is_a_workload_of_any_batch_size(
+    name: str, shape: tuple[int, ...], torch: ModuleType
+) -> None:
+    result = load_callable(name)(2)()
+    first = result[0] if isinstance(result, tuple) else result
+    assert isinstance(first, torch.Tensor)
+    assert first.shape[: len(shape)] == shape
+
+
+def test_an_inference_on_a_gpu_lasts_until_the_gpu_is_done(
+    torch: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed to tell: the module and the waiting are recorded."""
+    happened: list[str] = []
+
+    class Net(torch.nn.Module):
+        def to(self, *places: object, **_more: object) -> Net:
+            happened.append(f"moved to {places[0]}")
+            return self
+
+        def forward(self, _given: object) -> None:
+            happened.append("launched")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: happened.append("waited for"))
+    infer = network.prepare(Net(), "no tensor: stays where it is")
+    infer()
+    assert happened == ["moved to cuda", "launched", "waited for"]
+
+
+def test_a_real_network_is_swept_in_the_shadow_of_a_board_that_runs_the_same(
+    torch: ModuleType, tmp_path: Path
+) -> None:
+    words = ("--workload", "bert-tiny", "--sample", "1", "--repeats", "1", "--batch", "2")
+    done = in_shell(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    (trace,) = read_traces([tmp_path / "s.csv"])
+    assert (trace.workload, trace.batch_size) == ("bert-tiny", 2)
+
+
+def test_batch_sizes_are_the_study_s_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    words = ["sweep", "--device", "emulated:nano/distilbert", "--batch", "study", "-o", str(path)]
+    assert main([*words, "--sample", "1", "--repeats", "1", "--inferences", "2"]) == 0
+    assert [trace.batch_size for trace in read_traces([path])] == [4, 8, 16]

@@ -41,7 +41,8 @@ def sweep(
         str | None,
         typer.Option(
             metavar="WORKLOAD",
-            help="package.module:callable or FILE.onnx; an emulated board has one of its own.",
+            help="A built-in network, package.module:callable or FILE.onnx; an emulated board has "
+            "one of its own.",
         ),
     ] = None,
     knob: Annotated[
@@ -52,7 +53,7 @@ def sweep(
             "gpu_hz=5 (so many), cpu_hz=729MHz,1.2GHz. Others stay at their largest level.",
         ),
     ] = None,
-    batch: Annotated[str, typer.Option(metavar="N,...", help="Batch sizes.")] = "1",
+    batch: Annotated[str, typer.Option(metavar="N,...|study", help="Batch sizes.")] = "1",
     sample: Annotated[
         int | None,
         typer.Option(metavar="N", help="Only so many settings, spread evenly.", min=1),
@@ -91,7 +92,7 @@ def sweep(
         raise InputError(f"--output {output}: give a file name that ends in .csv")
     if on_error not in ("stop", "skip"):
         raise InputError(f"--on-error must be stop or skip, got {on_error!r}")
-    sizes = _sizes(batch)
+    sizes = _sizes(batch, workload or _own_workload(device))
     check_writable(output)
     check_report(report)
     opened, infer = open_workload(device, workload)
@@ -131,7 +132,16 @@ def _write_report(path: Path, trace: Path, emulated: bool) -> None:
     write_report(path, reports[0].title if len(reports) == 1 else trace.stem, reports)
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def _sizes(text: str, workload: str) -> tuple[int, ...]:
+    if text == "study":
+        from governor.cli.study.nano_xavier import NETWORKS
+
+        if workload not in NETWORKS:
+            raise InputError(
+                f"--batch study: {workload} is not of the study, whose networks are "
+                f"{', '.join(NETWORKS)}; give sizes such as 1,4,16"
+            )
+        return NETWORKS[workload]
     parts = text.split(",")
     if any(not part.strip().isdigit() or int(part) < 1 for part in parts):
         raise InputError(f"--batch must be sizes such as 1,4,16, got {text!r}")
@@ -179,12 +189,14 @@ def open_workload(device: str, workload: str | None) -> tuple[Device, Callable[[
         InputError: there is nothing to run, or it cannot be loaded.
     """
     from governor.devices import open_device
+    from governor.workloads import workload_names
 
     kind, _, rest = device.partition(":")
     if workload is None:
         if kind != "emulated" or not rest:
             raise InputError(
-                "--workload: say what to run on this device, package.module:callable or FILE.onnx"
+                "--workload: say what to run on this device: package.module:callable, FILE.onnx, "
+                f"or one of {', '.join(workload_names())}"
             )
         from governor.devices.emulated import EmulatedBoard
 
@@ -201,7 +213,16 @@ def open_workload(device: str, workload: str | None) -> tuple[Device, Callable[[
             prepared[batch_size] = prepare(batch_size)
         return prepared[batch_size]()
 
-    return open_device(device), infer
+    return open_device(_like(device, workload)), infer
+
+
+def _like(device: str, workload: str) -> str:
+    """An emulated board lends a real loop the mix of its own network, where it knows that."""
+    from governor.devices.emulated import workload_names
+
+    if device.startswith("emulated:") and "/" not in device and workload in workload_names():
+        return f"{device}/{workload}"
+    return device
 
 
 def _file(

@@ -1,4 +1,4 @@
-"""The workload that a user names: an importable callable or a model file, made ready to run."""
+"""The workload that a user names: a built-in network, a callable or a model file, made ready."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from governor.errors import InputError, MissingExtraError
+from governor.sweep import network
+from governor.workloads import workload_names
 
 Prepare = Callable[[int], Callable[[], object]]
 """Given a batch size, gives a function of which each call is one inference."""
 
 
 def load_callable(name: str) -> Prepare:
-    """The workload called ``package.module:callable`` or the model in ``FILE.onnx``.
+    """The built-in network ``name``, ``package.module:callable``, or the model in ``FILE.onnx``.
 
     A callable with a parameter ``batch_size`` is called once for each batch size, and must give
-    a function that runs one inference. One without is itself one inference.
+    a function that runs one inference, or a ``torch.nn.Module`` and its input as a pair: that is
+    run on the GPU where there is one. A callable without is itself one inference.
 
     Raises:
         InputError: it cannot be imported, or is no callable.
-        MissingExtraError: ONNX Runtime is not installed.
+        MissingExtraError: PyTorch or ONNX Runtime is not installed.
     """
+    if name in workload_names():
+        return network.built_in(name)
     if name.endswith(".onnx"):
         return _onnx(Path(name))
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise InputError(
-            f"workload {name!r}: write package.module:callable, or the path of an .onnx file"
+            f"workload {name!r}: write package.module:callable, the path of an .onnx file, or one "
+            f"of {', '.join(workload_names())}"
         )
     found = _imported(name, module_name, attribute)
     if not callable(found):
@@ -42,10 +48,13 @@ def load_callable(name: str) -> Prepare:
 
     def prepare(batch_size: int) -> Callable[[], object]:
         inference = make(batch_size=batch_size)
-        if not callable(inference):
+        if network.is_network(inference):
+            return network.prepare(*cast(tuple[Any, Any], inference))
+        if not callable(inference) or network.lacks_input(inference):
             raise InputError(
                 f"workload {name!r}: takes a batch_size, so it must give a function that runs one "
-                f"inference; it gave {type(inference).__name__}"
+                "inference, or a torch.nn.Module and its input; "
+                f"it gave {type(inference).__name__}"
             )
         return inference
 
