@@ -28,8 +28,9 @@ from policies.policy import DEFAULT_POLICY, Problem
 
 BURSTS = "bursts"
 INSTRUMENT = "instrument"
+POLLING = "polling"
 SOAK = "soak"
-BY_NAME_ONLY = (BURSTS, INSTRUMENT, SOAK)
+BY_NAME_ONLY = (BURSTS, INSTRUMENT, POLLING, SOAK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def bench(
     policy: Annotated[
         str, typer.Option(help="Who searches in next-point and converge.")
     ] = DEFAULT_POLICY,
-    board: Annotated[str, typer.Option(help="The emulated board of bursts.")] = "orin-nano",
+    board: Annotated[str, typer.Option(help="The emulated board that is mounted.")] = "orin-nano",
     repeats: Annotated[int, typer.Option(help="Bursts of each length.", min=1)] = 5,
     minutes: Annotated[float, typer.Option(help="Of soak.", min=0.05)] = 60.0,
     json_file: Annotated[
@@ -75,7 +76,9 @@ def bench(
 
     And bursts, by name only, as it needs FUSE and a minute: the energy of short bursts on a
     mounted virtual board, ours and Zeus's, against what the emulation spent. And instrument,
-    by name only, as it loads every framework: what seeing each inference adds to it. And soak,
+    by name only, as it loads every framework: what seeing each inference adds to it. And polling,
+    by name only, as it needs FUSE, PyTorch and a minute: CPU and slow-down of a PyTorch loop while
+    a mounted virtual board's sensors are read every 100, 10 and 1 ms, and not at all. And soak,
     by name only, as root with FUSE: a sidecar on a mounted virtual board for --minutes, while it
     and all around it is killed, hung, flooded and rotated: nothing may grow, and the clocks end
     as found.
@@ -86,6 +89,9 @@ def bench(
         return
     if name == INSTRUMENT:
         _instrument(json_file)
+        return
+    if name == POLLING:
+        _report(_polling(board), json_file)
         return
     if name == SOAK:
         _report(_soak(minutes, board), json_file)
@@ -107,6 +113,12 @@ def _report(measurements: Sequence[Measurement], json_file: Path | None) -> None
     missed = [one.what for one in measurements if one.met is False]
     if missed:
         raise GovernorError(f"over budget: {', '.join(missed)}")
+
+
+def _polling(board: str) -> list[Measurement]:
+    from governor.cli.bench.polling import measure, measurements
+
+    return measurements(measure(board))
 
 
 def _soak(minutes: float, board: str) -> list[Measurement]:
