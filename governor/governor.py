@@ -240,9 +240,7 @@ class EnergyGovernor(Stream):
                 "an EnergyGovernor governs one with block; make a new one for the next"
             )
         if self._metrics is not None:
-            from governor.exporter import Exporter
-
-            self._exporter = Exporter(self._metrics, self)
+            self._export(self._metrics)
         self._state = "running"
         if self._worker is not None:
             self._worker.start()
@@ -252,6 +250,17 @@ class EnergyGovernor(Stream):
         self._runtime.start()
         self._automatic.begin()
         return self
+
+    def _export(self, config: MetricsConfig) -> None:
+        from governor.exporter import Exporter
+
+        try:
+            self._exporter = Exporter(config, self)
+        except GovernorError:  # such as a port that is taken: nothing began, so nothing ends
+            self._state = "ended"
+            if self._owned and self._device is not None:
+                self._device.close()
+            raise
 
     def __exit__(
         self,
