@@ -33,6 +33,17 @@ def test_it_finds_a_point_and_holds_it(example: str) -> None:
     assert "hold" in run(example)
 
 
+def test_an_application_is_swept_by_its_own_loop_and_a_second_run_measures_nothing(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "sweep.csv"
+    first = run("sweep_own_loop.py", str(path))
+    repeats = path.with_suffix(".repeats.csv").read_text()
+    assert "EMULATED, batch 4" in first
+    assert run("sweep_own_loop.py", str(path)) == first
+    assert path.with_suffix(".repeats.csv").read_text() == repeats
+
+
 def test_real_frames_through_a_real_network_are_governed_in_the_shadow_of_an_emulated_board(
     torch: ModuleType, cv2: ModuleType, tmp_path: Path
 ) -> None:

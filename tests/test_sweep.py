@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -22,10 +23,14 @@ from hypothesis import strategies as st
 from toy import ToyBoard
 
 from governor.cli.main import main
+from governor.devices.emulated.mount import mounted, why_not
+from governor.devices.emulated.sysfs import VirtualJetson
+from governor.devices.jetson import JetsonDevice
 from governor.devices.trace import read_traces
 from governor.errors import InputError
+from governor.lease.client import Lease
 from governor.space import Knob, OperatingPoint, Space
-from governor.sweep import network
+from governor.sweep import network, provenance
 from governor.sweep.schedule import sample, schedule, thin
 from governor.sweep.sweep import Measured, Rules, Sweep, SweepError
 from governor.sweep.workload import load_callable
@@ -250,6 +255,49 @@ def test_a_sweep_that_is_done_measures_nothing_again(
     assert "10 of them done before" in capsys.readouterr().out
 
 
+def test_where_it_came_from_stands_beside_it_start_by_start(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    assert main(command(path, "--ambient", "21.5")) == 0
+    first = json.loads(path.with_suffix(".json").read_text())
+    assert main(command(path)) == 0, "how it is told changes nothing of what it is"
+    again = json.loads(path.with_suffix(".json").read_text())
+    assert again["fingerprint"] == first["fingerprint"]
+    assert [start["ambient_c"] for start in again["starts"]] == [21.5, None]
+    (start,) = first["starts"]
+    assert start["temperature_c"].keys()
+    assert start["command"] == sys.argv
+    assert datetime.fromisoformat(start["started_at"]).tzinfo is not None
+    assert start["versions"]["numpy"] == np.__version__
+
+
+def test_a_jetson_says_its_jetpack_and_power_mode(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    if (lacking := why_not()) is not None:
+        pytest.skip(f"no FUSE here: {lacking}")
+    with mounted(VirtualJetson("orin-nano", 36, mode=1), root):
+        device = JetsonDevice.open(root, lambda: Lease.open(sysfs_root=root, folder=tmp_path))
+        try:
+            started = provenance(device)
+        finally:
+            device.close()
+    assert started["device"]["JetPack"] == "6"
+    assert started["device"]["power mode"].startswith("1 (")
+    assert started["device"]["Jetson Linux"].startswith("36")
+    assert all(20 < degrees < 100 for degrees in started["temperature_c"].values())
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", '{"fingerprint": 3}', '{"starts": []}'])
+def test_a_sweep_without_its_story_is_taken_for_another(
+    torn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep.csv"
+    assert main(command(path)) == 0
+    path.with_suffix(".json").write_text(torn)
+    assert main(command(path)) == 2
+    assert "holds another sweep" in capsys.readouterr().err
+
+
 def test_another_sweep_is_not_mixed_into_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -345,6 +393,30 @@ def test_a_killed_sweep_goes_on_without_repeating_a_setting(tmp_path: Path) -> N
     assert repeats.read_text().startswith(kept[: kept.rfind("\n") + 1])
     rows = list(csv.DictReader(repeats.read_text().splitlines()))
     assert len({(row["repeat"], row["gpu_hz"]) for row in rows}) == len(rows) == 3
+
+
+def test_ctrl_c_ends_it_with_130_and_the_files_whole(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import time\ndef run(): time.sleep(0.01)\n")
+    repeats = tmp_path / "s.repeats.csv"
+    process = subprocess.Popen(
+        sweep_process(tmp_path, "--workload", "mine:run"),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 30.0
+    while not repeats.exists() or len(repeats.read_text().splitlines()) < 3:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert repeats.read_text().endswith("\n")
+    (trace,) = read_traces([tmp_path / "s.csv"])
+    assert 1 <= len(trace.space) <= 2
+    json.loads((tmp_path / "s.json").read_text())
 
 
 def test_a_full_disk_ends_the_sweep_with_what_it_has(tmp_path: Path) -> None:

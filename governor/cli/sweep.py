@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,10 @@ def sweep(
         float, typer.Option(min=1.0, help="The workload may grow by so much before it is a leak.")
     ] = 2048.0,
     seed: Annotated[int, typer.Option(help="Of the order of the settings.")] = 0,
+    ambient: Annotated[
+        float | None,
+        typer.Option(metavar="DEGREES", help="Of the air, to be written down: no board knows it."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin again where FILE.csv was begun before.")
     ] = False,
@@ -85,6 +90,8 @@ def sweep(
     Writes the trace that replay reads, every repeat of it beside that, and where it came from.
     Killed, it goes on where it was when the same command is run again.
     """
+    from governor.sweep.file import describe
+    from governor.sweep.provenance import provenance
     from governor.sweep.schedule import schedule
     from governor.sweep.sweep import Rules
 
@@ -106,7 +113,9 @@ def sweep(
             memory_bytes=memory_mib * 2**20,
         )
         name = workload or _own_workload(device)
-        file = _file(output, opened, name, space, rules, (repeats, seed), overwrite)
+        about = describe(opened, name, space, rules, repeats, seed)
+        started = provenance(opened, sys.argv, ambient)
+        file = _file(output, space, about, started, overwrite)
         measurements = schedule(space, repeats, seed)
         console = result_console()
         _announce(console, opened, name, file, measurements)
@@ -227,42 +236,17 @@ def _like(device: str, workload: str) -> str:
 
 def _file(
     output: Path,
-    device: Device,
-    workload: str,
     space: Space,
-    rules: Rules,
-    plan: tuple[int, int],
+    about: dict[str, Any],
+    started: dict[str, Any],
     overwrite: bool,
 ) -> SweepFile:
     from governor.sweep.file import SweepFile
 
-    about = describe_sweep(device, workload, space, rules, *plan)
     if overwrite:
         for path in (output, output.with_suffix(".repeats.csv"), output.with_suffix(".json")):
             path.unlink(missing_ok=True)
-    return SweepFile(output, space.names, about)
-
-
-def describe_sweep(
-    device: Device, workload: str, space: Space, rules: Rules, repeats: int, seed: int
-) -> dict[str, Any]:
-    """What a sweep is: one that differs in any of this is another sweep."""
-    from governor import __version__
-    from governor.sweep.file import describe
-
-    return {
-        "device": device.info.name,
-        "description": device.info.description,
-        "emulated": device.info.emulated,
-        "total_rail": device.info.total_rail,
-        "workload": workload,
-        "levels": {knob.name: list(knob.levels) for knob in space.knobs},
-        "settings": len(space),
-        "repeats": repeats,
-        "seed": seed,
-        "rules": describe(rules),
-        "governor_version": __version__,
-    }
+    return SweepFile(output, space.names, about, started)
 
 
 def run(

@@ -72,6 +72,8 @@ class DeviceInfo:
         sensor_refresh_s: seconds between two fresh sensor readings.
         settle_s: seconds from a write until the new point is in force.
         workload: what an emulated board runs; empty where only the application knows.
+        facts: for people, by name, what figures from here must be told with: ``JetPack``,
+            ``power mode``; empty where nothing is known.
     """
 
     name: str
@@ -81,6 +83,7 @@ class DeviceInfo:
     sensor_refresh_s: float
     settle_s: float
     workload: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 class Device(Protocol):

@@ -12,17 +12,16 @@ from typing import cast
 
 from governor.devices.device import Clock, MonotonicClock
 from governor.devices.ina3221 import Rails, find_rails
+from governor.devices.jetson_facts import facts
 from governor.devices.jtop import JtopReading, read_jtop
 from governor.devices.linux import Parts, find_parts, refusals
 from governor.devices.nvpmodel import present_mode
 from governor.devices.thermal import Temperatures, Throttling
 from governor.errors import DeviceError
 from governor.lease.client import ask_daemon, may_write
-from governor.lease.jetson_board import Board, is_emulated, l4t, model, why_no_jetson
+from governor.lease.jetson_board import Board, why_no_jetson
 from governor.lease.jetson_controls import CappedClock, JetsonControl, Missing, Survey, survey
 
-JETPACKS = {"32": "4", "34": "5 (developer preview)", "35": "5", "36": "6", "38": "7", "39": "7"}
-"""JetPack by the first number of the Jetson Linux release, as jetson-stats maps them."""
 WATCHED_S = 2.0
 """How long the power sensors are watched for their refresh: four refreshes of an INA3221."""
 LOOK_S = 0.02
@@ -134,7 +133,7 @@ def _of_jetson(root: Path, found: Survey) -> Diagnosis:
     power = _Power.of(root, board)
     says, differs = _jetson_stats(root, board, power.power_w)
     return Diagnosis(
-        machine=_machine(root, board),
+        machine=facts(root, board),
         knobs=knobs,
         rails=power.rails,
         total_rail=power.total_rail,
@@ -186,21 +185,6 @@ class _Power:
         power_w, refresh_s = watch(rails, WATCHED_S, MonotonicClock())
         states = _rail_states(rails, board, power_w)
         return cls(states, power_w, rails.total_rail, rails.refresh_s, refresh_s)
-
-
-def _machine(root: Path, board: Board) -> dict[str, str]:
-    release = l4t(root)
-    jetpack = JETPACKS.get(release.partition(".")[0], "")
-    facts = {
-        "board": board.name,
-        "title": board.title + (" (emulated)" if is_emulated(root) else ""),
-        "model": model(root),
-        "chip": board.soc,
-        "Jetson Linux": release or "unknown: etc/nv_tegra_release cannot be read",
-        "JetPack": jetpack,
-        "power mode": str(present_mode(root) or "unknown: var/lib/nvpmodel/status cannot be read"),
-    }
-    return {name: fact for name, fact in facts.items() if fact}
 
 
 def _knob(clock: JetsonControl) -> KnobState:

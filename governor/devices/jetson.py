@@ -13,6 +13,7 @@ from typing import Protocol
 
 from governor.devices.device import Clock, DeviceInfo, MonotonicClock, Sample
 from governor.devices.ina3221 import find_rails
+from governor.devices.jetson_facts import facts
 from governor.devices.nvpmodel import present_mode
 from governor.devices.thermal import Temperatures, Throttling
 from governor.errors import DeviceError, InputError
@@ -271,6 +272,7 @@ def _info(board: Board, root: Path, rails: PowerSource) -> DeviceInfo:
         total_rail=rails.total_rail,
         sensor_refresh_s=rails.refresh_s,
         settle_s=SETTLE_S,
+        facts=facts(root, board),
     )
 
 

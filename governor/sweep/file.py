@@ -14,14 +14,17 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
+from governor import __version__
+from governor.devices.device import Device
 from governor.devices.trace import Sweep as Trace
 from governor.devices.trace import write_trace
 from governor.errors import InputError
@@ -44,6 +47,13 @@ _COUNTS = ("inferences", "items")
 FORMAT = 1
 
 
+class _Begun(BaseModel):
+    """What is taken from the file of a sweep that was begun before."""
+
+    fingerprint: str
+    starts: list[dict[str, Any]] = []
+
+
 class SweepFile:
     """The three files of one sweep.
 
@@ -51,14 +61,22 @@ class SweepFile:
         done: what was measured so far, in order.
     """
 
-    def __init__(self, path: Path, knobs: Sequence[str], about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        knobs: Sequence[str],
+        about: Mapping[str, Any],
+        started: Mapping[str, Any] | None = None,
+    ) -> None:
         """Take up a sweep that was begun there, or begin one.
 
         Args:
             path: of the trace.
             knobs: columns of the repeats, in order.
             about: what identifies this sweep: device, workload, settings, rules. A sweep begun
-                with anything else in it is another one.
+                with anything else in it is another one; see :func:`describe`.
+            started: where and how it is begun or gone on with now, for the reader; see
+                :func:`governor.sweep.provenance.provenance`.
 
         Raises:
             InputError: there is another sweep, or no file can be written there.
@@ -71,25 +89,27 @@ class SweepFile:
         self._columns = ("repeat", *self._knobs, *_COUNTS, *_FIGURES, "temperature_c")
         self._about = about
         fingerprint = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        self._head = {"format": FORMAT, "fingerprint": fingerprint, **about}
+        self._head: dict[str, Any] = {"format": FORMAT, "fingerprint": fingerprint, **about}
+        self._starts = [] if started is None else [dict(started)]
         if self.repeats_path.exists():
-            self._check_same(fingerprint)
+            self._starts = [*self._check_same(fingerprint), *self._starts]
             self.done = self._read()
         else:
             self._write_about({})
             self._append(self._columns)
 
-    def _check_same(self, fingerprint: str) -> None:
+    def _check_same(self, fingerprint: str) -> list[dict[str, Any]]:
+        """What is known of the starts before this one."""
         try:
-            found = cast(dict[str, Any], json.loads(self.about_path.read_text(encoding="utf-8")))
-            same = found.get("fingerprint") == fingerprint
-        except (OSError, ValueError, AttributeError):
-            same = False
-        if not same:
+            found = _Begun.model_validate_json(self.about_path.read_bytes())
+        except (OSError, ValueError):
+            found = None
+        if found is None or found.fingerprint != fingerprint:
             raise InputError(
                 f"{self.repeats_path}: holds another sweep (other device, workload, settings or "
                 "rules); give another -o, or --overwrite"
             )
+        return found.starts
 
     def remaining(self, measurements: Sequence[Measurement]) -> list[Measurement]:
         """Those that are not done yet."""
@@ -174,7 +194,9 @@ class SweepFile:
         )
 
     def _write_about(self, results: dict[str, Any]) -> None:
-        text = json.dumps({**self._head, **results}, indent=1, allow_nan=False)
+        text = json.dumps(
+            {**self._head, "starts": self._starts, **results}, indent=1, allow_nan=False
+        )
         try:
             self.about_path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
@@ -233,6 +255,22 @@ def _decimal(value: float) -> str:
     return "nan" if math.isnan(value) else f"{value:.9g}"
 
 
-def describe(rules: Rules) -> dict[str, Any]:
-    """The rules for ``about``; an infinite one is null."""
-    return {name: value if math.isfinite(value) else None for name, value in asdict(rules).items()}
+def describe(
+    device: Device, workload: str, space: Space, rules: Rules, repeats: int = 1, seed: int = 0
+) -> dict[str, Any]:
+    """What a sweep is: one that differs in any of this is another sweep."""
+    return {
+        "device": device.info.name,
+        "description": device.info.description,
+        "emulated": device.info.emulated,
+        "total_rail": device.info.total_rail,
+        "workload": workload,
+        "levels": {knob.name: list(knob.levels) for knob in space.knobs},
+        "settings": len(space),
+        "repeats": repeats,
+        "seed": seed,
+        "rules": {
+            name: value if math.isfinite(value) else None for name, value in asdict(rules).items()
+        },
+        "governor_version": __version__,
+    }

@@ -128,7 +128,7 @@ def sample(space: Space, count: int, seed: int) -> Space:
     return Space.of_settings(space.names, space.settings[np.sort(taken)])
 
 
-def schedule(space: Space, repeats: int, seed: int) -> list[Measurement]:
+def schedule(space: Space, repeats: int = 1, seed: int = 0) -> list[Measurement]:
     """Every setting ``repeats`` times, the system's own governors among them.
 
     Each repeat is a fresh random order of all settings, so that slow drift (heat, a battery, a

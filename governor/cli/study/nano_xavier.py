@@ -14,12 +14,11 @@ from statistics import mean
 
 import numpy as np
 
-from governor.cli.sweep import describe_sweep
 from governor.devices.emulated import EmulatedBoard
 from governor.devices.emulated.workload import Workload, load_workload
 from governor.devices.trace import Sweep as Trace
 from governor.space import FloatArray, Knob, OperatingPoint
-from governor.sweep.file import SweepFile
+from governor.sweep.file import SweepFile, describe
 from governor.sweep.schedule import schedule, thin
 from governor.sweep.sweep import Rules, Sweep
 
@@ -163,7 +162,7 @@ def measure(task: Task) -> list[Result]:
     file = SweepFile(
         path,
         space.names,
-        describe_sweep(board, task.network, space, rules, task.repeats, task.seed),
+        describe(board, task.network, space, rules, task.repeats, task.seed),
     )
     wanted = [one for one in schedule(space, task.repeats, task.seed) if one.point is not None]
     with Sweep(board, file.remaining(wanted), file.keep, rules) as sweep:
