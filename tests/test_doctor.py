@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,35 @@ def test_every_board_can_be_governed(
     assert f"{kind.l4t}.4.3" in text
     assert "Governing is possible: cpu_hz, gpu_hz, emc_hz" in text
     assert "(emulated)" in text
+
+
+def test_a_terminal_of_80_columns_splits_neither_a_rail_nor_a_temperature(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("governor.cli.replay.PIPE_WIDTH", 80)
+    zones = {f"soc{number}-thermal": 48.123 for number in range(8)}
+    here = Tree(tmp_path, replace(kind("agx-orin-r36"), zones=zones))
+    lines = doctor(capsys, here.root)[1].splitlines()
+    rail = next(
+        line for line in lines if "VIN_SYS_5V0: module's 5 V: DRAM and input/output" in line
+    )
+    assert rail.split()[-1] == "total"
+    dram = next(line for line in lines if "VDDQ_VDD2_1V8AO: DRAM" in line)
+    assert dram.split()[-1] == "VIN_SYS_5V0"
+    heat = next(line for line in lines if line.startswith("Temperatures: "))
+    assert len(heat) <= 80
+    assert heat.endswith("°C,")
+
+
+def test_heat_that_holds_a_clock_down_is_a_problem_with_its_mend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = Tree(tmp_path, kind("agx-orin-r36"))
+    assert document(capsys, here.root)["problems"] == []
+    here.file("sys/class/thermal/cooling_device1/cur_state", "1")
+    (problem,) = document(capsys, here.root)["problems"]
+    assert "too hot" in problem["what"]
+    assert "sudo nvpmodel -m 0" in problem["fix"]
 
 
 def test_json_has_knobs_rails_and_who_may_write(

@@ -233,6 +233,22 @@ def test_a_cooling_device_counts_for_as_long_as_it_holds_a_clock_down(tmp_path: 
     assert counts == [0, 1, 2, 2, 2]
 
 
+def test_a_board_that_throttles_at_the_start_is_restored_as_found_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = tree(tmp_path, "xavier-nx-r35")
+    here.file("sys/class/thermal/cooling_device2/cur_state", "2")
+    lowered = here.text(f"{here.gpu}/available_frequencies").split()[-3]
+    here.file(f"{here.gpu}/max_freq", lowered)
+    with caplog.at_level(logging.WARNING, logger="governor"):
+        device = open_tree(here)
+    assert "too hot" in caplog.text
+    assert device.space.point(device.space.fastest)["gpu_hz"] == float(lowered)
+    device.apply(device.space.point(0))
+    device.close()
+    assert here.text(f"{here.gpu}/max_freq") == lowered
+
+
 # Knobs ---------------------------------------------------------------------------------------
 
 

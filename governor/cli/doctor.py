@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from governor.devices.diagnosis import Diagnosis, KnobState
+
+NO_BREAK = "\u00a0"
 
 
 def doctor(
@@ -81,16 +84,18 @@ def _knob_cells(knob: KnobState) -> list[str]:
 
 def _print_rails(console: Console, diagnosis: Diagnosis) -> None:
     if diagnosis.rails:
-        table = result_table("Power rails", "rail", "chip", "now", "in total", "counted in")
+        table = result_table("Power rails", "rail", "chip", "now", "counted in")
         for rail in diagnosis.rails:
             now = "not readable" if rail.power_w is None else format_power(rail.power_w)
-            counted = "yes" if rail.in_total else ""
+            counted_in = "total" if rail.in_total else rail.inside
             name = f"{rail.name}: {rail.feeds}" if rail.feeds else rail.name
-            table.add_row(name, rail.chip, now, counted, rail.inside)
+            table.add_row(name, rail.chip, now, counted_in)
         console.print(table)
     if diagnosis.total_rail:
         now = "" if diagnosis.total_w is None else f" {format_power(diagnosis.total_w)},"
-        text = f"Total: {diagnosis.total_rail},{now} covers {diagnosis.total_covers}"
+        is_rail = any(rail.name == diagnosis.total_rail for rail in diagnosis.rails)
+        what = diagnosis.total_rail if is_rail else "their sum"
+        text = f"Total: {what},{now} covers {diagnosis.total_covers}"
         console.print(text, markup=False, highlight=False)
         console.print(_refresh(diagnosis), markup=False, highlight=False)
 
@@ -105,11 +110,19 @@ def _refresh(diagnosis: Diagnosis) -> str:
 
 
 def _print_heat(console: Console, diagnosis: Diagnosis) -> None:
-    zones = [f"{zone} {celsius:g} °C" for zone, celsius in diagnosis.temperature_c.items()]
+    zones = [f"{zone} {celsius:.1f} °C" for zone, celsius in diagnosis.temperature_c.items()]
     events = [f"{cause} {count}" for cause, count in diagnosis.throttle_events.items()]
     for title, parts in (("Temperatures", zones), ("Throttle events", events)):
         if parts:
-            console.print(f"{title}: {', '.join(parts)}", markup=False, highlight=False)
+            console.print(_wrapped(title, parts, console.width), markup=False, highlight=False)
+
+
+def _wrapped(title: str, parts: Sequence[str], width: int) -> str:
+    """A list that breaks between its parts only, further lines indented."""
+    whole = [part.replace(" ", NO_BREAK) for part in parts]
+    text = textwrap.fill(f"{title}: {', '.join(whole)}", width, subsequent_indent="  ",
+                         break_on_hyphens=False)  # fmt: skip
+    return text.replace(NO_BREAK, " ")
 
 
 def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from governor.devices.jetson_facts import facts
 from governor.devices.jtop import JtopReading, read_jtop
 from governor.devices.linux import Parts, find_parts, refusals
 from governor.devices.nvpmodel import present_mode
-from governor.devices.thermal import Temperatures, Throttling
+from governor.devices.thermal import THROTTLING, Temperatures, Throttling
 from governor.errors import DeviceError
 from governor.lease.client import ask_daemon, may_write
 from governor.lease.jetson_board import Board, why_no_jetson
@@ -131,6 +131,7 @@ def _of_jetson(root: Path, found: Survey) -> Diagnosis:
     access, problems = _access(root)
     knobs = _daemon_knobs() if access == "daemon" else [_knob(each) for each in found.controls]
     power = _Power.of(root, board)
+    events = Throttling(root).read(0.0)
     says, differs = _jetson_stats(root, board, power.power_w)
     return Diagnosis(
         machine=facts(root, board),
@@ -142,11 +143,22 @@ def _of_jetson(root: Path, found: Survey) -> Diagnosis:
         stated_refresh_s=power.stated_refresh_s,
         measured_refresh_s=power.measured_refresh_s,
         temperature_c=Temperatures(root).read(0.0),
-        throttle_events=Throttling(root).read(0.0),
+        throttle_events=events,
         access=access,
         jetson_stats=says,
-        problems=[*problems, *_missing(found, knobs), *power.problems, *differs],
-    )
+        problems=[
+            *problems, *_missing(found, knobs), *_heat(root, events), *power.problems, *differs
+        ],
+    )  # fmt: skip
+
+
+def _heat(root: Path, events: Mapping[str, int]) -> list[Problem]:
+    if not events.get("thermal"):
+        return []
+    mode = present_mode(root)
+    again = f"sudo nvpmodel -m {mode.id}" if mode is not None else "sudo nvpmodel -m MODE"
+    fix = f"let it cool first; the power mode's own limits are set again by: {again}"
+    return [Problem(THROTTLING, fix)]
 
 
 def _missing(found: Survey, knobs: Sequence[KnobState]) -> list[Problem]:

@@ -15,7 +15,7 @@ from governor.devices.device import Clock, DeviceInfo, MonotonicClock, Sample
 from governor.devices.ina3221 import find_rails
 from governor.devices.jetson_facts import facts
 from governor.devices.nvpmodel import present_mode
-from governor.devices.thermal import Temperatures, Throttling
+from governor.devices.thermal import THROTTLING, Temperatures, Throttling
 from governor.errors import DeviceError, InputError
 from governor.lease.client import Lease as KeeperLease
 from governor.lease.jetson_board import Board, identify, is_emulated, l4t, model, why_no_jetson
@@ -98,6 +98,8 @@ class JetsonDevice:
         self._temperatures = Temperatures(root)
         self._throttling = Throttling(root)
         self._clock = clock or MonotonicClock()
+        if self._throttling.read(self._clock.now()).get("thermal"):
+            logger.warning("%s; see governor doctor", THROTTLING)
         self._latest: Mapping[str, float] = {}
         self._changed_s = self._clock.now()
         self._set_since: set[OperatingPoint] = set()

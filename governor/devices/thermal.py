@@ -28,6 +28,12 @@ CAUSES = {1: "under_voltage", 2: "average_over_current", 3: "over_current"}
 _LOWERS_CLOCKS = re.compile("cpu|gpu|devfreq|throttle", re.IGNORECASE)
 """Cooling devices that lower a clock; the others are fans and alerts."""
 
+THROTTLING = (
+    "the board is too hot and holds its own clocks down: a limit may read lower than it was set, "
+    "no higher clock is tried meanwhile, and that lower limit is what is put back"
+)
+"""The kernel does not say what the limit was: it gives the lower of a user's and its own."""
+
 
 class Temperatures:
     """Degrees Celsius by zone, read afresh once in :data:`ZONE_PERIOD_S`."""
