@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from html import escape, unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from governor import EnergyGovernor
 from governor.cli.main import main
 from governor.devices.emulated import EmulatedBoard
 from governor.records.reader import read_run
+from governor.report.beside import beside
 from governor.report.by_hand import recipes
 from governor.report.ceilings import Ceilings, ceilings_of
 from governor.report.document import Report, write_report
@@ -507,3 +510,59 @@ def test_a_sweep_of_an_emulated_board_is_told_as_such(tmp_path: Path) -> None:
     for page in pages:
         assert "EMULATED: nothing was measured" in page.read_text()
     assert "all 12 settings" in pages[0].read_text()
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Path:
+    """Four GPU clocks of an emulated Nano, each measured three times."""
+    trace = tmp_path / "sweep.csv"
+    words = ["--device", "emulated:nano/resnet-18", "--knob", "gpu_hz=4", "--repeats", "3"]
+    assert main(["sweep", "-o", str(trace), *words, "--inferences", "5"]) == 0
+    return trace
+
+
+def test_a_sweep_s_page_has_curves_with_bands_its_minimum_the_defaults_and_a_power_mode(
+    swept: Path,
+) -> None:
+    page = swept.with_suffix(".html")
+    assert main(["report", str(swept), "-o", str(page)]) == 0
+    text = page.read_text()
+    assert "Energy over GPU" in text
+    assert "95 % confidence of the mean, by its repeats" in text
+    assert 'class="area chosen"' in text
+    assert ">least<" in text
+    assert "against the default governors" in text
+    assert "LEAST_ENERGY" in text, "the entry for nvpmodel.conf"
+
+
+def test_the_band_is_student_s_interval_of_the_mean(swept: Path) -> None:
+    repeats = list(csv.DictReader(swept.with_suffix(".repeats.csv").read_text().splitlines()))
+    known = beside(swept)
+    assert len(known.spread) == 4
+    for point, half_j in known.spread.items():
+        same = [
+            float(row["energy_j"])
+            for row in repeats
+            if row["gpu_hz"] and float(row["gpu_hz"]) == point["gpu_hz"]
+        ]
+        assert len(same) == 3
+        # 4.303: Student's t for two degrees of freedom at 97.5 %.
+        assert half_j == pytest.approx(4.303 * stdev(same) / 3**0.5, rel=1e-3)
+
+
+def test_a_broken_repeat_is_named(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repeats = swept.with_suffix(".repeats.csv")
+    repeats.write_text(repeats.read_text().replace("\n1,", "\n1,x", 1))
+    assert main(["report", str(swept), "-o", str(swept.with_suffix(".html"))]) == 2
+    error = capsys.readouterr().err
+    assert "sweep.repeats.csv, line 2: is no measurement" in error
+    assert error.count("\n") == 1
+
+
+def test_a_trace_of_others_has_curves_without_bands(swept: Path) -> None:
+    for kind in (".json", ".repeats.csv"):
+        swept.with_suffix(kind).unlink()
+    page = swept.with_suffix(".html")
+    assert main(["report", str(swept), "-o", str(page)]) == 0
+    assert "Energy over GPU" in page.read_text()
+    assert "95 %" not in page.read_text()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -30,6 +29,7 @@ def report(
 ) -> None:
     """Draw a recorded run, or measured sweeps, as one HTML file that needs nothing beside it."""
     from governor.records.reader import read_run
+    from governor.report.beside import beside
     from governor.report.document import write_report
     from governor.report.sources import of_run, of_sweep
 
@@ -37,8 +37,8 @@ def report(
     if source.suffix.lower() == ".csv":
         slo = None if latency_slo is None else parse_bound(latency_slo)
         sweeps = select(read_traces([source]), workload, device)
-        emulated = _emulated(source)
-        reports = [of_sweep(sweep, slo, emulated=emulated) for sweep in sweeps]
+        known = beside(source)
+        reports = [of_sweep(sweep, slo, known) for sweep in sweeps]
     elif latency_slo is not None or workload or device:
         raise InputError(
             f"--latency-slo, --workload and --device are for a trace, and {source} is a run record"
@@ -48,12 +48,3 @@ def report(
     title = reports[0].title if len(reports) == 1 else source.stem
     write_report(output, title, reports)
     typer.echo(f"wrote {output}")
-
-
-def _emulated(trace: Path) -> bool:
-    """Whether ``governor sweep`` wrote this trace on an emulated board: it says so beside it."""
-    try:
-        about: object = json.loads(trace.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and cast(dict[str, object], about).get("emulated") is True

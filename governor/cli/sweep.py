@@ -122,7 +122,7 @@ def sweep(
         failures = run(opened, file.remaining(measurements), infer, file, rules, on_error)
         _show(console, file, opened.info.emulated)
         if report is not None:
-            _write_report(report, output, opened.info.emulated)
+            _write_report(report, output)
     finally:
         opened.close()
     if failures:
@@ -132,12 +132,14 @@ def sweep(
         )
 
 
-def _write_report(path: Path, trace: Path, emulated: bool) -> None:
+def _write_report(path: Path, trace: Path) -> None:
     from governor.devices.trace import read_traces
+    from governor.report.beside import beside
     from governor.report.document import write_report
     from governor.report.sources import of_sweep
 
-    reports = [of_sweep(each, emulated=emulated) for each in read_traces([trace])]
+    known = beside(trace)
+    reports = [of_sweep(each, known=known) for each in read_traces([trace])]
     write_report(path, reports[0].title if len(reports) == 1 else trace.stem, reports)
 
 

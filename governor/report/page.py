@@ -51,6 +51,7 @@ svg .mark { paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-
 .dashed { stroke-width: 1.3; stroke-dasharray: 5 4 }
 .thin { stroke-width: 1; opacity: .55 } .error { color: var(--faint); stroke-width: 1 }
 .dust { stroke: var(--faint); stroke-width: 3; stroke-linecap: round; opacity: .28; fill: none }
+.area { fill: currentColor; opacity: .22 }
 .front { color: var(--faint); stroke-width: 1.4 } .spot { fill: var(--faint) }
 .kept { color: var(--kept) } .missed { color: var(--missed) } .chosen { color: var(--chosen) }
 .base { color: var(--base) } .slo { color: var(--missed) }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -26,6 +26,8 @@ PARETO_KEYS = (("kept", "kept the SLO"), ("missed", "missed it"), ("chosen", "ch
 SLOWEST = 3.0
 """A sweep without trials is shown up to so many times its least latency."""
 MOST_SPOTS = 100
+LEAST_CURVE = 3
+"""Levels of a knob, for a curve over it."""
 MOST_TICKS = 9
 MOST_WINDOWS = 600
 """In a chart over time: more than its width in dots are no gain, and a day has 17,000."""
@@ -37,6 +39,7 @@ class Measured:
 
     Attributes:
         point: None: the system's own governors.
+        energy_interval_j: half the width of the 95 % confidence interval, 0: not known.
     """
 
     point: OperatingPoint | None
@@ -45,6 +48,7 @@ class Measured:
     power_w: float = math.nan
     latency_se_s: float = 0.0
     energy_se_j: float = 0.0
+    energy_interval_j: float = 0.0
 
     @classmethod
     def of(cls, trial: Trial) -> Measured:
@@ -289,6 +293,53 @@ def _place(
     if point is None or point.get(x_knob) not in columns or point.get(y_knob) not in rows:
         return None
     return float(columns.index(point[x_knob])), float(rows.index(point[y_knob]))
+
+
+# One clock ---------------------------------------------------------------------------------
+
+
+def curves(
+    settings: Sequence[Measured], levels: Mapping[str, Sequence[float]], chosen: Measured
+) -> Iterator[str]:
+    """A chart for each knob: energy over it, all others as in the chosen setting."""
+    if chosen.point is None:
+        return
+    for knob in levels:
+        fixed = {name: value for name, value in chosen.point.items() if name != knob}
+        along = {
+            each.point[knob]: each
+            for each in settings
+            if each.point is not None
+            and each.known
+            and all(each.point.get(name) == value for name, value in fixed.items())
+        }
+        if len(along) >= LEAST_CURVE:
+            yield _curve(knob, dict(sorted(along.items())), fixed)
+
+
+def _curve(knob: str, along: Mapping[float, Measured], fixed: Mapping[str, float]) -> str:
+    """Energy by level, with its confidence band where that is known."""
+    scale, unit = _unit(max(each.energy_j for each in along.values()))
+    per, of = (1e6, " (MHz)") if knob.endswith("_hz") else (1.0, "")
+    name = format_knob_name(knob)
+    middle = [(level / per, scale * each.energy_j) for level, each in along.items()]
+    halves = [scale * each.energy_interval_j for each in along.values()]
+    low = [(x, y - half) for (x, y), half in zip(middle, halves, strict=True)]
+    high = [(x, y + half) for (x, y), half in zip(middle, halves, strict=True)]
+    chart = Chart(
+        f"Energy over {name}",
+        axis(f"{name}{of}", [x for x, _ in middle]),
+        axis(f"energy an item ({unit})", [y for _, y in (*low, *high)], 0.1),
+    )
+    chart.area(low, high, "chosen")
+    chart.line(middle, "chosen")
+    for (x, y), each in zip(middle, along.values(), strict=True):
+        chart.spot(x, y, str(each))
+    least = min(along, key=lambda level: along[level].energy_j)
+    chart.star(least / per, scale * along[least].energy_j, f"Least: {along[least]}", "least")
+    at = f", at {OperatingPoint(fixed)}" if fixed else ""
+    band = "; shaded: 95 % confidence of the mean, by its repeats" if any(halves) else ""
+    return figure(f"Energy over {name}", f"In {unit} an item{at}{band}.", chart.draw())
 
 
 # Over time --------------------------------------------------------------------------------

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from governor.devices.trace import Sweep
 from governor.records.lines import number
 from governor.records.reader import Run
 from governor.replay import ReplayRun, Truth
+from governor.report.beside import Beside
 from governor.report.ceilings import ceilings_of, roofline
 from governor.report.document import Landscape, Report
-from governor.report.panels import Measured
+from governor.report.panels import Measured, curves
 from governor.space import OperatingPoint
 from governor.units import Bound, format_duration, format_percent
 
@@ -97,24 +99,47 @@ def _held(run: Run) -> Measured | None:
     )
 
 
-def of_sweep(sweep: Sweep, slo: Bound | None = None, emulated: bool = False) -> Report:
-    """A sweep: every setting, and the best of them within ``slo``."""
+def of_sweep(sweep: Sweep, slo: Bound | None = None, known: Beside | None = None) -> Report:
+    """A sweep: every setting, and the best of them within ``slo``.
+
+    ``known``: what lies beside its trace; see :func:`governor.report.beside.beside`.
+    """
+    known = known or Beside()
     bound = None if slo is None else slo.seconds(sweep.all_max_latency_s)
-    settings = landscape_of(sweep)
+    settings = _with_intervals(landscape_of(sweep), sweep, known)
     fastest = settings[sweep.space.fastest]
+    chosen = settings[sweep.optimum(float("inf") if bound is None else bound)]
     return Report(
         title=str(sweep),
-        badge="EMULATED: nothing was measured on hardware" if emulated else "MEASURED SWEEP",
-        real=not emulated,
-        sources=_sweep_sources(),
-        device=sweep.device,
+        badge="EMULATED: nothing was measured on hardware" if known.emulated else "MEASURED SWEEP",
+        real=not known.emulated,
+        sources=_own_sweep_sources() if known.device else _sweep_sources(),
+        device=known.device or sweep.device,
         slo=f"latency <= {slo}" if slo is not None else "no SLO",
         slo_s=bound,
         levels=levels_of(sweep),
-        chosen=settings[sweep.optimum(float("inf") if bound is None else bound)],
+        baseline=known.default if sweep.batch_size == 1 else None,
+        chosen=chosen,
         others=[("all-max", fastest)],
         landscape=Landscape(settings=settings, what="the sweep as it is"),
+        charts=list(curves(settings, levels_of(sweep), chosen)),
     )
+
+
+def _with_intervals(settings: list[Measured], sweep: Sweep, known: Beside) -> list[Measured]:
+    """Settings are matched by what the trace says of them: it leaves out knobs that never vary."""
+
+    def key(point: OperatingPoint | None) -> tuple[str, ...]:
+        return tuple(f"{(point or {})[name]:.6g}" for name in sweep.space.names)
+
+    intervals_j = {
+        key(point): interval_j
+        for point, interval_j in known.spread.items()
+        if point.get("batch_size", 1.0) == sweep.batch_size and set(sweep.space.names) <= set(point)
+    }
+    return [
+        replace(each, energy_interval_j=intervals_j.get(key(each.point), 0.0)) for each in settings
+    ]
 
 
 def of_replay(run: ReplayRun, sweep: Sweep) -> Report:
@@ -175,5 +200,14 @@ def _sweep_sources() -> list[tuple[str, str]]:
     return [
         ("dots, heat map", "the figures of the trace as they are; who measured them, and how, is "
                            "not in the file"),
+        _COMMANDS,
+    ]  # fmt: skip
+
+
+def _own_sweep_sources() -> list[tuple[str, str]]:
+    return [
+        ("dots, heat map, curves", "the mean of each setting's repeats; the .json beside the trace "
+                                   "tells of board, power mode, versions and command"),
+        ("default governors", "measured in the same sweep, at batch size 1"),
         _COMMANDS,
     ]  # fmt: skip

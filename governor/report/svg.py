@@ -99,6 +99,13 @@ class Chart:
         if path:
             self._marks.append(f'<path class="line {style}" d="{path}"/>')
 
+    def area(
+        self, low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]], style: str
+    ) -> None:
+        """Between two lines, behind what is drawn later."""
+        corners = " ".join("{},{}".format(*self.at(x, y)) for x, y in (*low, *reversed(high)))
+        self._marks.append(f'<polygon class="area {style}" points="{corners}"/>')
+
     def dust(self, points: Sequence[tuple[float, float]]) -> None:
         """Many faint dots."""
         path = "".join("M{} {}h0".format(*self.at(x, y)) for x, y in points)
