@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -338,3 +339,41 @@ def test_numbers_out_of_range_are_refused(arguments: dict[str, float], message: 
 def test_negative_time_is_refused() -> None:
     with pytest.raises(InputError, match="time only grows"):
         VirtualClock().sleep(-1.0)
+
+
+# Frames that wait for their batch ---------------------------------------------------------
+
+
+def test_the_oldest_frame_of_a_batch_waits_for_the_rest_and_for_the_inference() -> None:
+    board = EmulatedBoard("agx-orin", "resnet-50", period_s=0.04, noise=False)
+    point = board.space.point(len(board.space) - 1)
+    board.apply(point)
+    delays = []
+    for _ in range(20):
+        arrived_s = board.batch(4)
+        board.infer(4)
+        delays.append(board.clock.now() - arrived_s)
+    whole = OperatingPoint({**point, "batch_size": 4.0})
+    assert delays[-1] == pytest.approx(3 * 0.04 + board.true_latency_s(whole))
+    assert delays[-1] == pytest.approx(board.true_delay_s(whole))
+
+
+def test_frames_queue_where_the_board_does_not_keep_up_and_stale_ones_are_dropped() -> None:
+    board = EmulatedBoard("agx-orin", "resnet-50", period_s=0.001, noise=False)
+
+    def delay(stale_s: float) -> float:
+        arrived_s = board.batch(1, stale_s)
+        board.infer(1)
+        return board.clock.now() - arrived_s
+
+    growing = [delay(math.inf) for _ in range(50)]
+    assert all(later > earlier for earlier, later in pairwise(growing))
+    assert board.true_delay_s(board.space.point(0)) == math.inf
+    latency_s = board.true_default()[0]
+    dropped = [delay(0.05) for _ in range(50)]
+    assert max(dropped) <= 0.05 + 2 * latency_s
+
+
+def test_frames_have_no_queue_without_a_rate() -> None:
+    with pytest.raises(InputError, match="set the board up with period_s"):
+        EmulatedBoard("nano").batch(2)

@@ -44,6 +44,14 @@ def test_an_application_is_swept_by_its_own_loop_and_a_second_run_measures_nothi
     assert path.with_suffix(".repeats.csv").read_text() == repeats
 
 
+def test_clocks_and_batch_size_are_found_together_where_frames_wait_for_their_batch() -> None:
+    _, row, verdict = run("batch_queue.py", "agx-orin").splitlines()
+    default, batch, clocks, joint, governed = map(float, row.split()[2:7])
+    assert joint < min(batch, clocks) < default
+    assert joint < governed < default
+    assert "batch size" in verdict
+
+
 def test_real_frames_through_a_real_network_are_governed_in_the_shadow_of_an_emulated_board(
     torch: ModuleType, cv2: ModuleType, tmp_path: Path
 ) -> None:

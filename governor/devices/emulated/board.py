@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from governor.devices.emulated.clock import VirtualClock
 from governor.devices.emulated.emulation import Emulation, run
 from governor.devices.emulated.noise import LatencyNoise, widths
 from governor.devices.emulated.workload import Workload
+from governor.errors import InputError
+from governor.space import OperatingPoint
 from governor.trial import Span
 
 
@@ -54,7 +57,7 @@ class EmulatedBoard(Emulation):
         self._busy = False
         self._noise = LatencyNoise(seed) if noise else None
         self._widths = widths(self._table().latency_s.shape, seed).ravel().tolist()
-        self._frame_s = self._time.now()
+        self._frame_s = self._camera_s = self._time.now()
         self._time.subscribe(lambda _, end_s: self._machine.advance(end_s, self._busy))
 
     def infer(self, items: int | None = None) -> Span:
@@ -82,6 +85,35 @@ class EmulatedBoard(Emulation):
         for frame in range(count):
             self._time.sleep_until(self._frame_s)
             yield frame
+
+    def batch(self, items: int, stale_s: float = math.inf) -> float:
+        """Wait until ``items`` frames are there; returns when the oldest of them arrived.
+
+        Frames arrive every ``period_s`` whatever the board does, and wait; one that has waited
+        for longer than ``stale_s`` is dropped. Run them by :meth:`infer`.
+
+        Raises:
+            InputError: the board was set up without a period.
+        """
+        period_s, now_s = self._scene.period_s, self._time.now()
+        if period_s is None:
+            raise InputError("frames arrive only at a rate; set the board up with period_s")
+        late_s = now_s - stale_s - self._camera_s
+        if late_s > 0:
+            self._camera_s += math.ceil(late_s / period_s) * period_s
+        oldest_s = self._camera_s
+        self._camera_s += items * period_s
+        self._time.sleep_until(max(self._camera_s - period_s, now_s))
+        return oldest_s
+
+    def true_delay_s(self, point: OperatingPoint) -> float:
+        """Mean seconds from the arrival of a batch's oldest frame to its result, once settled.
+
+        Infinite where the board does not keep up with the frames.
+        """
+        period_s, items = self._scene.period_s or 0.0, point.get("batch_size", 1.0)
+        latency_s = self.true_latency_s(point)
+        return (items - 1) * period_s + latency_s if latency_s <= items * period_s else math.inf
 
     def frames(self, count: int) -> Iterator[Span]:
         """Run an inference on each of ``count`` frames of the camera."""
