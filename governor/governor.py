@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, cast
 from governor.controller import Controller, OnDisturbance, OnDrift
 from governor.decision import Decision, Phase
 from governor.devices import open_device
-from governor.devices.device import Device, DeviceInfo, MonotonicClock, ShadowDevice
+from governor.devices.device import (
+    Device,
+    DeviceInfo,
+    ExtensibleDevice,
+    MonotonicClock,
+    ShadowDevice,
+)
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
 from governor.instrument.automatic import Automatic, Instrument, parse_instrument
@@ -113,7 +119,8 @@ class EnergyGovernor(Stream):
             board: whose constants it predicts with: a name, or a file of ``governor
                 calibrate``; the device's own where only ``model`` is given.
             trials: operating points that a search may try.
-            limits: by knob the lowest and highest allowed, ``{"gpu_hz": ("300MHz", None)}``.
+            limits: by knob the lowest and highest allowed, ``{"gpu_hz": ("300MHz", None)}``. The
+                number of CPU cores is a knob only where it is named: ``{"cpu_cores": (2, None)}``.
             batch_size: sizes to choose from; the loop reads :attr:`batch_size`.
             on_drift: search again, measure the baseline first, or ignore.
             on_disturbance: when someone else sets a knob, set it again or yield to them.
@@ -154,7 +161,7 @@ class EnergyGovernor(Stream):
         self._device = _open(device, required)
         self._info = self._device.info if self._device is not None else _UNKNOWN
         clock = self._device.clock if self._device is not None else MonotonicClock()
-        space = None if self._device is None else _allowed(self._device.space, limits, sizes)
+        space = None if self._device is None else _allowed(self._device, limits, sizes)
         self._controller = Controller(
             space,
             slo,
@@ -586,8 +593,16 @@ def _batch_sizes(sizes: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(sorted(set(wanted)))
 
 
-def _allowed(space: Space, limits: Mapping[str, Limit] | None, sizes: tuple[int, ...]) -> Space:
-    """The device's space within the limits, times the batch sizes."""
+def _allowed(device: Device, limits: Mapping[str, Limit] | None, sizes: tuple[int, ...]) -> Space:
+    """The device's space within the limits, times the batch sizes.
+
+    A limit on a knob that the device leaves alone unless asked for asks for it.
+    """
+    optional = device.optional if isinstance(device, ExtensibleDevice) else ()
+    if isinstance(device, ExtensibleDevice):
+        for knob in (limits or {}).keys() & set(optional):
+            device.include(knob)
+    space = device.space
     if sizes:
         space = space.with_knob(Knob("batch_size", tuple(float(size) for size in sizes)))
     if not limits:
@@ -595,7 +610,8 @@ def _allowed(space: Space, limits: Mapping[str, Limit] | None, sizes: tuple[int,
     for knob in limits:
         if knob not in space.names:
             raise InputError(
-                f"limit on unknown knob {knob!r}; this device has {', '.join(space.names)}"
+                f"limit on unknown knob {knob!r}; this device has "
+                f"{', '.join((*space.names, *optional))}"
             )
     return space.limited({knob: _limit(knob, limit) for knob, limit in limits.items()})
 

@@ -53,6 +53,7 @@ LIES = ("garbage", "empty")
 SET = ("_min_freq", "_max_freq", "/min_freq", "/max_freq", "mrq_rate_locked", "clk_state",
        "bwmgr_halt", "iso_cap", "clk_cap/emc")  # fmt: skip
 """How the files that a pin writes end."""
+CORES = ("cpu1/online", "cpu2/online", "cpu3/online")
 
 
 # On a mounted board -------------------------------------------------------------------------
@@ -238,14 +239,18 @@ class LeaseUnderFaults(RuleBasedStateMachine):
     @initialize(kind=st.sampled_from(KINDS), seed=st.integers(0, 2**32))
     def begin(self, kind: Kind, seed: int) -> None:
         self.folder = TemporaryDirectory()
-        self.root = Tree(Path(self.folder.name) / "root", kind).root
+        tree = Tree(Path(self.folder.name) / "root", kind)
+        self.root = tree.root
+        tree.file("sys/devices/system/cpu/online", "0-3\n")
+        for core in (1, 2, 3):
+            tree.file(f"sys/devices/system/cpu/cpu{core}/online", "1\n")
         self.random = Random(seed)
         self.files = FailingFiles(self.random)
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(kernel_files, "os", self.files)
         self.patch.setattr("governor.lease.custody.RESTORE_PAUSES_S", (0.0, 0.0))
         files = (path for path in self.root.rglob("*") if not path.is_symlink())
-        self.set_files = [path for path in files if str(path).endswith(SET)]
+        self.set_files = [path for path in files if str(path).endswith((*SET, *CORES))]
         self.before = self.contents()
         self.custody = Custody(self.root, Path(self.folder.name) / "lease")
         self.holds = False

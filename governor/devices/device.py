@@ -149,6 +149,20 @@ class Device(Protocol):
 
 
 @runtime_checkable
+class ExtensibleDevice(Protocol):
+    """A device with knobs that are left alone unless the user asks for them."""
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+    def include(self, knob: str) -> None:
+        """Make one of them part of :attr:`Device.space`."""
+        ...
+
+
+@runtime_checkable
 class ShadowDevice(Protocol):
     """An emulated device that follows real inferences in real time (shadow mode)."""
 

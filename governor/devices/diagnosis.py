@@ -19,6 +19,7 @@ from governor.devices.nvpmodel import present_mode
 from governor.devices.thermal import THROTTLING, Temperatures, Throttling
 from governor.errors import DeviceError
 from governor.lease.client import ask_daemon, may_write
+from governor.lease.custody import ON_REQUEST
 from governor.lease.jetson_board import Board, why_no_jetson
 from governor.lease.jetson_controls import CappedClock, JetsonControl, Missing, Survey, survey
 
@@ -219,6 +220,7 @@ def _daemon_knobs() -> list[KnobState]:
     return [
         KnobState(name, tuple(levels[name]), now.get(name), (), ("root", "daemon"))
         for name in levels
+        if name not in ON_REQUEST
     ]
 
 

@@ -17,6 +17,7 @@ from governor.devices.jetson_facts import facts
 from governor.devices.nvpmodel import present_mode
 from governor.devices.thermal import THROTTLING, Temperatures, Throttling
 from governor.errors import DeviceError, InputError
+from governor.lease import cpu_cores
 from governor.lease.client import Lease as KeeperLease
 from governor.lease.jetson_board import Board, identify, is_emulated, l4t, model, why_no_jetson
 from governor.lease.jetson_controls import gpu_node, survey
@@ -24,6 +25,8 @@ from governor.lease.kernel_files import read_number
 from governor.space import Knob, OperatingPoint, Space
 
 KNOBS = ("cpu_hz", "gpu_hz", "emc_hz")
+OPTIONAL = (cpu_cores.NAME,)
+"""Left alone unless asked for: a hot-plug takes tens of milliseconds and stops every core."""
 SETTLE_S = 0.01
 """CPU, GPU and memory clocks take 1, 5 and 8 ms on Orin Nano (arXiv 2606.16106)."""
 STUCK_REFRESHES = 20.0
@@ -107,6 +110,11 @@ class JetsonDevice:
         self._lease: Lease | None = open_lease()
         self._owed = False
         self.space = _space(self._lease.levels, root)
+        self._optional = {
+            name: Knob(name, self._lease.levels[name])
+            for name in OPTIONAL
+            if len(self._lease.levels.get(name, ())) > 1
+        }
         self.info = _info(board, root, rails)
 
     @classmethod
@@ -140,6 +148,19 @@ class JetsonDevice:
         """The machine's own clock."""
         return self._clock
 
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Knobs that are left alone unless asked for, and that are not in :attr:`space`."""
+        return tuple(name for name in self._optional if name not in self.space.names)
+
+    def include(self, knob: str) -> None:
+        """Make one of :attr:`optional` part of :attr:`space`.
+
+        Raises:
+            InputError: the space would be too large.
+        """
+        self.space = self.space.with_knob(self._optional[knob])
+
     def read(self) -> OperatingPoint:
         """What the kernel says is set now.
 
@@ -147,11 +168,11 @@ class JetsonDevice:
             DeviceError: it cannot be read.
         """
         if self._lease is not None:
-            return self._point(self._lease.read())
+            return self._point({**self._cores(), **self._lease.read()})
         found = survey(self._root)
         try:
             controls = () if found is None else found.controls
-            return self._point({each.name: each.read() for each in controls})
+            return self._point({**self._cores(), **{each.name: each.read() for each in controls}})
         except (KeyError, OSError, ValueError) as error:
             raise DeviceError(f"the clocks cannot be read without the lease: {error}") from None
 
@@ -216,6 +237,15 @@ class JetsonDevice:
         finally:
             for sensor in (self._rails, self._temperatures, self._throttling):
                 sensor.close()
+
+    def _cores(self) -> dict[str, float]:
+        """How many are on, if that is a knob: the lease says it only once it was set."""
+        if cpu_cores.NAME not in self.space.names:
+            return {}
+        try:
+            return {cpu_cores.NAME: float(len(cpu_cores.online(self._root)))}
+        except (OSError, ValueError) as error:
+            raise DeviceError(f"the number of cores cannot be read: {error}") from None
 
     def _point(self, levels: Mapping[str, float]) -> OperatingPoint:
         lost = [name for name in self.space.names if name not in levels]

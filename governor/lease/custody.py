@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from governor.lease.control import Control, Snapshot
@@ -17,6 +18,10 @@ RESTORE_PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0)
 """Before each attempt to put back what would not go back: a fault may pass."""
 FAULTS = (OSError, ValueError, TypeError)
 """What a control may raise. TypeError: Python's own answer to EAGAIN from a text file."""
+ON_REQUEST = frozenset(("cpu_cores",))
+"""Knobs that are neither read nor put back in a lease which never sets them."""
+BEFORE = {"cpu_hz": "cpu_cores"}
+"""Not all of the first is back before the second is: a cluster that is off has no clock."""
 LEVEL_TOLERANCE = 1e-9
 """Relative; a level is compared with its own text, which crossed the socket."""
 
@@ -44,7 +49,7 @@ class Custody:
         self._hardware: list[str] = []
         self._controls: tuple[Control, ...] = ()
         self._holder: Process | None = None
-        self._journalled = False
+        self._journalled: dict[str, Snapshot] = {}
 
     def find(self) -> None:
         """Look what there is to set; again, for devices appear late.
@@ -105,7 +110,7 @@ class Custody:
             HardwareError: the kernel refused; knobs before that one are set.
         """
         chosen = self._checked(knobs)
-        self._remember()
+        self._remember(knobs)
         for control, level in chosen:
             _write(control, level)
         return {control.name: _read(control) for control, _level in chosen}
@@ -116,7 +121,11 @@ class Custody:
         Raises:
             HardwareError: a knob cannot be read.
         """
-        return {control.name: _read(control) for control in self._controls}
+        return {
+            control.name: _read(control)
+            for control in self._controls
+            if control.name not in ON_REQUEST or control.name in self._journalled
+        }
 
     def give_back(self) -> None:
         """Put everything back and end the lease. Without one, nothing happens.
@@ -128,7 +137,7 @@ class Custody:
             if self._journalled:
                 self._recover()
         finally:
-            self._journalled = False
+            self._journalled = {}
             self._holder = None
             self.lock.drop()
 
@@ -143,19 +152,26 @@ class Custody:
             if control.name in knobs
         ]
 
-    def _remember(self) -> None:
-        if self._journalled:
+    def _remember(self, knobs: Mapping[str, float]) -> None:
+        """Journal what is not in the journal yet of all that may be written from now on."""
+        wanted = [
+            control
+            for control in self._controls
+            if control.name not in self._journalled
+            and (control.name in knobs or control.name not in ON_REQUEST)
+        ]
+        if not wanted:
             return
         if self._holder is None:
             raise RefusedError("set without the lease: acquire it first")
-        snapshots = {control.name: _snapshot(control) for control in self._controls}
+        snapshots = {**self._journalled, **{each.name: _snapshot(each) for each in wanted}}
         try:
             self.journal.write(
                 Record(boot_id(), str(self._root), self._hardware, str(self._holder), snapshots)
             )
         except OSError as error:
             raise HardwareError(f"the journal cannot be kept, so nothing is set: {error}") from None
-        self._journalled = True
+        self._journalled = snapshots
 
     def _recover(self) -> Record | None:
         """Put back what the journal says, and forget it; None: it said nothing of this boot."""
@@ -178,14 +194,20 @@ class Custody:
             )
         pending = dict(record.snapshots)
         problems: dict[str, str] = dict.fromkeys(pending, "it is not found any more")
-        for pause_s in RESTORE_PAUSES_S:
+        for attempt, pause_s in enumerate(RESTORE_PAUSES_S):
             time.sleep(pause_s)
+            if attempt and pending.keys() & BEFORE:
+                self._look_again()
             for control in self._controls:
                 if control.name not in pending:
                     continue
                 try:
                     control.restore(pending[control.name])
-                    del pending[control.name]
+                    first = BEFORE.get(control.name)
+                    if first in pending:
+                        problems[control.name] = f"it waits for {first}"
+                    else:
+                        del pending[control.name]
                 except FAULTS as error:
                     problems[control.name] = str(error)
             if not pending:
@@ -195,6 +217,14 @@ class Custody:
             f"not put back: {what}. The journal {self.journal.path} stays; "
             "once that is mended: sudo governor restore"
         )
+
+    def _look_again(self) -> None:
+        """Find what came back with another knob; nothing that was seen before is lost."""
+        before = self._controls
+        with suppress(HardwareError):
+            self.find()
+        seen = {control.name for control in self._controls}
+        self._controls += tuple(each for each in before if each.name not in seen)
 
 
 def _snapshot(control: Control) -> Snapshot:

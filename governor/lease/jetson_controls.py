@@ -20,6 +20,7 @@ from math import isclose
 from pathlib import Path
 from typing import NamedTuple
 
+from governor.lease import cpu_cores
 from governor.lease.control import Hardware, Snapshot
 from governor.lease.jetson_board import Board, identify, strings
 from governor.lease.kernel_files import (
@@ -74,6 +75,11 @@ class Limits(NamedTuple):
     high: Path
     current: Path
     unit_hz: float
+    cores: tuple[Path, ...] = ()
+
+    def offline(self) -> bool:
+        """Whether its cores are all off; then its files are gone, or say nothing."""
+        return bool(self.cores) and all(text_if_there(core) == "0" for core in self.cores)
 
     def set(self, low: float, high: float) -> None:
         """Set both, in Hz, so that the lower one never passes the upper one."""
@@ -102,6 +108,8 @@ class Limits(NamedTuple):
 class LimitedClock:
     """A clock pinned by equal limits; one with several policies has them all pinned alike.
 
+    A policy whose cores are all turned off is left out until one is back.
+
     Attributes:
         levels: of the table those within the upper limits, as they were found or restored.
         files: all that are ever written.
@@ -126,8 +134,17 @@ class LimitedClock:
 
     def read(self) -> float:
         """The pinned level; or else of what differs from it the first that is found, in Hz."""
-        seen = [self._read(limits) for limits in self._limits]
+        seen = [hz for hz in map(self._seen, self._limits) if hz is not None]
         return next((hz for hz in seen if hz != self._pinned), seen[0])
+
+    def _seen(self, limits: Limits) -> float | None:
+        """None: its cores were turned off."""
+        try:
+            return self._read(limits)
+        except (OSError, ValueError):
+            if limits.offline():
+                return None
+            raise
 
     def _read(self, limits: Limits) -> float:
         low, high = (nearest(hz, self.levels) for hz in limits.range())
@@ -141,7 +158,14 @@ class LimitedClock:
         """Pin every policy to ``level``."""
         self._pinned = level
         for limits in self._limits:
+            self._pin(limits, level)
+
+    def _pin(self, limits: Limits, level: float) -> None:
+        try:
             limits.set(level, level)
+        except (OSError, ValueError):
+            if not limits.offline():
+                raise
 
     def snapshot(self) -> Snapshot:
         """Both limits of every policy: the power mode sets a lower one, too."""
@@ -374,7 +398,8 @@ def find(root: Path = Path("/"), wake: bool = True) -> Hardware | None:
     found = survey(root, wake)
     if found is None:
         return None
-    return Hardware(found.board.name, found.controls, claims=tuple(found.missing))
+    controls = (*cpu_cores.find(root), *found.controls)  # a policy's cores come before its clock
+    return Hardware(found.board.name, controls, claims=tuple(found.missing))
 
 
 def survey(root: Path = Path("/"), wake: bool = False) -> Survey | None:
@@ -423,6 +448,10 @@ def _cpu_limits(policy: Path) -> Limits:
         high=policy / "scaling_max_freq",
         current=policy / "scaling_cur_freq",
         unit_hz=1e3,
+        cores=tuple(
+            policy.parents[1] / f"cpu{core}/online"
+            for core in text_if_there(policy / "related_cpus").split()
+        ),
     )
 
 

@@ -68,6 +68,7 @@ class Clocks:
             )
         self.mode = modes[number]
         self.online = set(self.mode.cores)
+        self._board.set_cores(len(self.online))
         self._reset(self.mode)
 
     def _reset(self, mode: Mode) -> None:
@@ -88,6 +89,7 @@ class Clocks:
         if core == 0 and not online:
             raise refusal(errno.EBUSY)
         (self.online.add if online else self.online.discard)(core)
+        self._board.set_cores(len(self.online))
         self._follow_cpu()
 
     def _follow_cpu(self) -> None:

@@ -32,6 +32,7 @@ class Scene:
     contention: Contention
     period_s: float | None
     air_c: float
+    cores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,10 @@ class _Default:
 
 
 @lru_cache(maxsize=32)
-def _tables(board: str, workload: Workload, batch_size: int, contention: Contention) -> Tables:
-    return tables(load_board(board), workload, batch_size, contention)
+def _tables(
+    board: str, workload: Workload, batch_size: int, contention: Contention, cores: int | None
+) -> Tables:
+    return tables(load_board(board), workload, batch_size, contention, cores)
 
 
 @cache
@@ -59,7 +62,7 @@ def _space(board: str) -> Space:
 @lru_cache(maxsize=256)
 def _default(scene: Scene) -> _Default:
     """Let the governors run without noise until settled and warm, then take the mean."""
-    table = _tables(scene.board, scene.workload, scene.batch_size, scene.contention)
+    table = _tables(scene.board, scene.workload, scene.batch_size, scene.contention, scene.cores)
     machine = Machine(load_board(scene.board), table, air_c=scene.air_c, sensor_noise=0.0)
     count = max(10, int(SETTLE_S / max(machine.latency_s, scene.period_s or 0.0)))
     for _ in range(2):
@@ -241,6 +244,16 @@ class Emulation:
             raise InputError("contention needs amounts of at least 0 and a GPU share below 1")
         self._change(contention=Contention(cpu_cores, gpu_share, memory_bytes_per_s))
 
+    def set_cores(self, cores: int) -> None:
+        """So many CPU cores are online from now on.
+
+        Raises:
+            InputError: the board has not so many, or none would be left.
+        """
+        if not 1 <= cores <= self._board.cpu.cores:
+            raise InputError(f"{cores} cores online; the board has 1 to {self._board.cpu.cores}")
+        self._change(cores=cores)
+
     def write_behind(self, knob: str, value: float) -> None:
         """Someone else pins one knob, without telling whoever governs the board.
 
@@ -313,7 +326,7 @@ class Emulation:
     def _table(self, point: Mapping[str, float] | None = None) -> Tables:
         items = int((point or {}).get("batch_size", self._scene.batch_size))
         scene = self._scene
-        return _tables(scene.board, scene.workload, items, scene.contention)
+        return _tables(scene.board, scene.workload, items, scene.contention, scene.cores)
 
     def _change(self, **changes: object) -> None:
         with self._lock:

@@ -39,6 +39,11 @@ CONTENTION_WEIGHT = 0.65
 slowed the memory probe by 34 % at 61 GB/s (jetson-latency-lab, arXiv 2606.16106)."""
 
 
+CORE_SHARE = 0.7
+"""Of what all waiting cores draw and leak, the part that goes with each core that is turned off;
+the rest is the clusters' (assumed, no published figure tells them apart)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contention:
     """What another process takes.
@@ -162,16 +167,25 @@ def _components(*parts: FloatArray | float, shape: tuple[int, int, int]) -> Floa
 
 
 def tables(
-    board: Board, workload: Workload, batch_size: int, contention: Contention | None = None
+    board: Board,
+    workload: Workload,
+    batch_size: int,
+    contention: Contention | None = None,
+    cores: int | None = None,
 ) -> Tables:
-    """Everything about ``workload`` on ``board`` that depends on the clocks alone."""
+    """Everything about ``workload`` on ``board`` that depends on the clocks alone.
+
+    ``cores``: that are online, all by default.
+    """
     contention = contention or Contention()
+    online = board.cpu.cores if cores is None else cores
+    waiting = 1 - CORE_SHARE * (1 - online / board.cpu.cores)
     cpu, gpu, memory = board.cpu, board.gpu, board.memory
     stack = board.stacks[workload.framework]
     work = kernels(workload, batch_size)
     shape = (len(cpu.levels_hz), len(gpu.levels_hz), len(memory.levels_hz))
 
-    crowding = max(1.0, (1 + contention.cpu_cores) / cpu.cores)
+    crowding = max(1.0, (1 + contention.cpu_cores) / online)
     launch_s = len(work.kinds) * stack.launch_cycles * crowding / cpu.hz
     serial_cycles = stack.serial_cycles + workload.host_cycles * batch_size
     serial_s = serial_cycles * crowding / cpu.hz
@@ -183,7 +197,7 @@ def tables(
     gpu_share = np.minimum(on_gpu_s[None] / latency_s, 1.0)
     own_share = np.minimum((serial_s + launch_s)[:, None, None] / latency_s, 1.0)
     own_cores = np.ones(shape) if stack.spins else own_share
-    cores = np.minimum(own_cores + contention.cpu_cores, cpu.cores)
+    busy_cores = np.minimum(own_cores + contention.cpu_cores, online)
     moved = float(traffic(board, workload, work).sum())
     rate = moved / latency_s + contention.memory_bytes_per_s
 
@@ -191,10 +205,11 @@ def tables(
     gpu_v2 = (gpu.volts**2)[None, :, None]
     gpu_v2f = gpu_v2 * (gpu.hz / 1e9)[None, :, None]
     other_gpu_w = contention.gpu_share * gpu.busy_w_per_ghz * gpu_v2f
-    idle_cpu_w = (cpu.idle_w_per_ghz + cpu.core_w_per_ghz * contention.cpu_cores) * cpu_v2f
+    waiting_w_per_ghz = waiting * cpu.idle_w_per_ghz
+    idle_cpu_w = (waiting_w_per_ghz + cpu.core_w_per_ghz * contention.cpu_cores) * cpu_v2f
     clocks_w = gpu.idle_w_per_ghz + (gpu.busy_w_per_ghz - gpu.idle_w_per_ghz) * gpu_share
     gpu_w = clocks_w * gpu_v2f + gpu_joules(board, workload, work) * gpu_v2 / latency_s
-    cpu_w = (cpu.idle_w_per_ghz + cpu.core_w_per_ghz * cores) * cpu_v2f
+    cpu_w = (waiting_w_per_ghz + cpu.core_w_per_ghz * busy_cores) * cpu_v2f
     soc_w, dram_w = np.array(memory.soc_w), np.array(memory.dram_w)
     idle_rate = contention.memory_bytes_per_s
     soc_pj, dram_pj = memory.soc_pj_per_byte * 1e-12, memory.dram_pj_per_byte * 1e-12
@@ -211,7 +226,7 @@ def tables(
             dram_w + dram_pj * idle_rate, board.base_w, shape=shape,
         ),
         gpu_leak_w=gpu.leakage_w * gpu.volts**2,
-        cpu_leak_w=cpu.leakage_w * cpu.volts**2,
+        cpu_leak_w=waiting * cpu.leakage_w * cpu.volts**2,
         items=batch_size,
     )  # fmt: skip
 
