@@ -254,6 +254,8 @@ class LeaseUnderFaults(RuleBasedStateMachine):
         self.before = self.contents()
         self.custody = Custody(self.root, Path(self.folder.name) / "lease")
         self.holds = False
+        self.custody.find()
+        assert {"cpu_cores", "cpu_hz", "gpu_hz"} <= set(self.custody.describe()["knobs"])
 
     def contents(self) -> dict[str, str]:
         return {str(path): path.read_text().strip() for path in self.set_files}
