@@ -351,6 +351,8 @@ def _show(console: Console, file: SweepFile, emulated: bool) -> None:
         "against\nall-max",
         "setting",
     )
+    for column in table.columns:  # at 80 columns the setting folds, and nothing else
+        column.no_wrap, column.min_width = column is not table.columns[-1], len("batch")
     for trace in file.traces():
         row = trace.optimum(float("inf"))
         fastest = trace.space.fastest
