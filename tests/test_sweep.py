@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 import math
@@ -25,9 +26,10 @@ from toy import ToyBoard
 from governor.cli.main import main
 from governor.devices.emulated.mount import mounted, why_not
 from governor.devices.emulated.sysfs import VirtualJetson
+from governor.devices.emulated.tree import Fault
 from governor.devices.jetson import JetsonDevice
 from governor.devices.trace import read_traces
-from governor.errors import InputError
+from governor.errors import DeviceError, InputError
 from governor.lease.client import Lease
 from governor.space import Knob, OperatingPoint, Space
 from governor.sweep import network, provenance
@@ -190,6 +192,26 @@ def test_or_the_sweep_stops_there_as_asked() -> None:
     assert board.now_set == board.found
 
 
+def test_a_board_that_cannot_be_put_back_is_told_once_and_not_again_at_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = ToyBoard()
+    waiting: list[object] = []
+    monkeypatch.setattr(atexit, "register", waiting.append)
+    monkeypatch.setattr(atexit, "unregister", waiting.remove)
+
+    def refuse() -> None:
+        raise DeviceError("toy: cannot be put back")
+
+    monkeypatch.setattr(board, "release", refuse)
+    with (
+        pytest.raises(DeviceError, match="cannot be put back"),
+        Sweep(board, [], lambda _measured: None),
+    ):
+        pass
+    assert not waiting
+
+
 def test_a_sensor_that_is_silent_for_a_minute_costs_patience_and_no_measurement() -> None:
     board = ToyBoard()
 
@@ -215,6 +237,44 @@ def test_a_workload_that_leaks_is_stopped() -> None:
             Rules(inferences=5, seconds=1.0, memory_bytes=30 * 2**20),
             lambda _sweep: hoard.append(bytearray(os.urandom(2**20))),
         )
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"no FUSE here: {why_not()}")
+def test_on_a_mounted_board_a_clock_that_cannot_be_written_is_named_and_all_is_put_back(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "root").mkdir()
+    jetson = VirtualJetson("orin-nano", workload="squeezenet")
+    kept: list[Measured] = []
+    with mounted(jetson, tmp_path / "root") as root:
+        device = JetsonDevice.open(root, lambda: Lease.open(sysfs_root=root, folder=tmp_path))
+        try:
+            before = clock_files(jetson)
+            plan = schedule(thin(device.space, {"gpu_hz": "1"}))
+            rules = Rules(inferences=5, seconds=0.1)
+            jetson.tree.faults = (Fault("*devfreq*gpu*", "write", "EIO"),)
+
+            def mend(_left: int) -> None:
+                if sweep.failures:
+                    jetson.tree.faults = ()
+
+            sweep = Sweep(device, plan, kept.append, rules, on_error="skip", on_progress=mend)
+            with sweep:
+                for _ in sweep.turns():
+                    jetson.board.infer()
+        finally:
+            device.close()
+    (failure,) = sweep.failures
+    assert "cannot be set" in str(failure)
+    assert "GPU 1020 MHz" in str(failure)
+    assert [one.measurement.point for one in kept] == [None]
+    assert clock_files(jetson) == before
+
+
+def clock_files(jetson: VirtualJetson) -> dict[str, bytes]:
+    """What the files say that a pin writes."""
+    names = ("_min_freq", "_max_freq", "/min_freq", "/max_freq", "mrq_rate_locked", "clk_state")
+    return {path: jetson.tree.read(path) for path in jetson.tree.files() if path.endswith(names)}
 
 
 # From the command line --------------------------------------------------------------------

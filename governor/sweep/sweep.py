@@ -174,8 +174,10 @@ class Sweep:
     def _end(self, _reason: str) -> None:
         if self._beat is not None:
             self._beat.end()
-        self._device.release()
-        self._guard.disarm()
+        try:
+            self._device.release()
+        finally:  # who is told of a failure now need not be told again at exit
+            self._guard.disarm()
 
     def fail(self, problem: str) -> None:
         """The inference of this turn did not come to its end."""
