@@ -19,9 +19,9 @@ from governor.devices import open_device
 from governor.devices.device import (
     Device,
     DeviceInfo,
-    ExtensibleDevice,
     MonotonicClock,
     ShadowDevice,
+    include_named,
 )
 from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.exits import ExitGuard
@@ -598,10 +598,7 @@ def _allowed(device: Device, limits: Mapping[str, Limit] | None, sizes: tuple[in
 
     A limit on a knob that the device leaves alone unless asked for asks for it.
     """
-    optional = device.optional if isinstance(device, ExtensibleDevice) else ()
-    if isinstance(device, ExtensibleDevice):
-        for knob in (limits or {}).keys() & set(optional):
-            device.include(knob)
+    optional = include_named(device, limits or ())
     space = device.space
     if sizes:
         space = space.with_knob(Knob("batch_size", tuple(float(size) for size in sizes)))

@@ -176,9 +176,11 @@ def _space(
     count: int | None,
     seed: int,
 ) -> Space:
+    from governor.devices.device import include_named
     from governor.space import Knob
     from governor.sweep.schedule import sample, thin
 
+    include_named(device, knobs)
     space = thin(device.space, knobs)
     if count is not None:
         space = sample(space, count, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -160,6 +160,20 @@ class ExtensibleDevice(Protocol):
     def include(self, knob: str) -> None:
         """Make one of them part of :attr:`Device.space`."""
         ...
+
+
+def include_named(device: Device, knobs: Iterable[str]) -> tuple[str, ...]:
+    """Make those knobs part of the device's space that it leaves alone unless asked for.
+
+    Returns:
+        Such knobs of the device that are not named and stay left alone.
+    """
+    if not isinstance(device, ExtensibleDevice):
+        return ()
+    for knob in knobs:
+        if knob in device.optional:
+            device.include(knob)
+    return device.optional
 
 
 @runtime_checkable
