@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 import time
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from toy import ToyBoard
 
+import governor.calibration
 from governor.calibration.bench import MIXES, STREAMS, Kernel, Ran
 from governor.calibration.choose import open_bench
 from governor.calibration.file import (
@@ -408,3 +412,15 @@ def test_bad_input_is_one_line_and_nothing_is_set(words, message, capsys) -> Non
 def test_a_cpu_that_is_no_gpu_is_not_taken_for_the_boards() -> None:
     with pytest.raises(InputError, match="choose one of auto, pycuda, torch, numpy"):
         open_bench("gpu")
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_87", "sm_90"])
+def test_the_kernels_compile_for_turing_orin_and_hopper(architecture: str, tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc here; install NVIDIA's CUDA toolkit")
+    source = Path(governor.calibration.__file__).parent / "kernels.cu"
+    command = [nvcc, f"-arch={architecture}", "-cubin", "-o", str(tmp_path / "k.cubin"), source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
