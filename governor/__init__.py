@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from governor.streams import StreamStatus
     from governor.trial import Span, Trial
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Decision",
