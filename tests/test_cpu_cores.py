@@ -213,3 +213,24 @@ def test_fewer_cores_draw_less_and_slow_nobody_who_needs_no_more() -> None:
     busy = Contention(cpu_cores=2.0)
     crowded, roomy = (tables(board, workload, 1, busy, cores) for cores in (2, 3))
     assert (crowded.latency_s > roomy.latency_s).all()
+
+
+@needs_fuse
+def test_a_cluster_that_someone_else_has_turned_off_is_owed_its_clock(
+    custody: Custody, root: Path
+) -> None:
+    before = settings_of(root)
+    custody.take(US)
+    custody.set({"cpu_hz": 652.8e6})
+    for core in (4, 5):
+        (root / CPUS / f"cpu{core}/online").write_text("0")
+    assert custody.read()["cpu_hz"] == 652.8e6
+    with pytest.raises(RestoreError, match="cpu_hz"):
+        custody.give_back()
+    assert online(root) == "0-3"
+    assert limits(root, 0) == (before[f"{CPUS}/cpufreq/policy0/scaling_min_freq"],
+                               before[f"{CPUS}/cpufreq/policy0/scaling_max_freq"])  # fmt: skip
+    for core in (4, 5):
+        (root / CPUS / f"cpu{core}/online").write_text("1")
+    custody.put_back(US)
+    assert settings_of(root) == before

@@ -196,7 +196,7 @@ class Custody:
         problems: dict[str, str] = dict.fromkeys(pending, "it is not found any more")
         for attempt, pause_s in enumerate(RESTORE_PAUSES_S):
             time.sleep(pause_s)
-            if attempt and pending.keys() & BEFORE:
+            if attempt and record.snapshots.keys() & BEFORE.values():
                 self._look_again()
             for control in self._controls:
                 if control.name not in pending:
