@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from governor.errors import InputError
 from governor.metrics import Collector, Source
+from governor.web import check_url
 
 if TYPE_CHECKING:
     from governor.exporter.server import MetricsServer
@@ -58,7 +58,7 @@ class MetricsConfig:
         if not self.listen and (self.certificate or self.passwords):
             raise InputError("a certificate or passwords without an address to listen at")
         for url in filter(None, (self.push, self.otlp)):
-            _check_url(url)
+            check_url(url)
         if self.textfile is not None and self.textfile.suffix != ".prom":
             raise InputError(
                 f"{self.textfile}: node_exporter reads only files whose names end in .prom"
@@ -128,17 +128,6 @@ class Address:
                 f"{DEFAULT_ADDRESS}, or 0.0.0.0:9477 to be reached from elsewhere"
             )
         return cls((found[1] or "localhost").strip("[]"), int(found[2]), bool(found[3]))
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InputError(f"{url!r} is no URL; write http://HOST:PORT")
 
 
 class Exporter:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from governor.errors import InputError
 from governor.slo import LatencySLO
 from governor.trial import MAIN
+from governor.web import check_url
 
 _APP = re.compile(r"(?P<name>[\w.-]{1,64})=(?P<slo>[^@]+)(?:@p?(?P<percentile>[0-9.]+))?", re.ASCII)
 _SOURCE = re.compile(
@@ -89,7 +89,7 @@ class SourceSpec:
         app = app or MAIN
         if kind == "log":
             return cls(app, kind, where, pattern=_pattern(text, what))
-        _check_url(text, where)
+        check_url(where, f"--source {text!r}: ", "/metrics")
         if kind == "triton":
             return cls(app, kind, where, name=what)
         series = _SERIES.fullmatch(what)
@@ -111,17 +111,6 @@ def _pattern(text: str, what: str) -> re.Pattern[str]:
             "(?P<s>...), (?P<ms>...) or (?P<us>...)"
         )
     return pattern
-
-
-def _check_url(text: str, url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InputError(f"--source {text!r}: {url!r} is no URL; write http://HOST:PORT/metrics")
 
 
 def _labels(text: str, labels: str) -> tuple[tuple[str, str], ...]:
