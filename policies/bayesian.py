@@ -19,6 +19,8 @@ from policies.acquisition import expected_improvement, knowledge_gradient, p_saf
 from policies.policy import STOP_BELOW, Choice, Problem, Proposal
 from policies.surrogate import ENERGY, TIME, Belief, Surrogate
 
+BATCH_SIZE = "batch_size"
+
 _PROFILE_TRIALS = 2
 """After all-max; so many trials are there to learn the coefficients, and run less risk."""
 _PROFILE_RISK = 0.1
@@ -82,6 +84,8 @@ class BayesianPolicy:
         tried = self._tried()
         if np.all(tried):
             return None
+        if (larger := self._larger_batch(safe, tried)) is not None:
+            return self._proposal(belief, safe, larger, math.inf, "what a larger batch costs")
         hold = self._hold(belief, safe)
         best = float(belief.mean[ENERGY, hold])
         gain = safe * expected_improvement(belief.mean[ENERGY], belief.sd[ENERGY], best)
@@ -121,6 +125,31 @@ class BayesianPolicy:
         reason = "for what it teaches" if taught > gain[row] else "for what it may save"
         improvement = max(float(gain.max()), float(lesson.max()))
         return self._proposal(belief, safe, row, improvement, reason)
+
+    def _larger_batch(self, safe: FloatArray, tried: BoolArray) -> int | None:
+        """The next batch size at the fastest clocks, where only trying it tells what it costs.
+
+        Where launches dominate, 64 items take as long as one, and no trial of smaller batches
+        shows it. Within a narrow bound such a batch never looks safe enough, and the knowledge
+        is worth the one trial that at the worst misses the SLO.
+        """
+        space = self.problem.space
+        if BATCH_SIZE not in space.names or self._profiling:
+            return None
+        column = space.names.index(BATCH_SIZE)
+        largest = int(self._levels[tried, column].max())
+        here = self._at_fastest_clocks(column, largest)
+        there = self._at_fastest_clocks(column, largest + 1)
+        if here is None or there is None or not tried[here] or safe[here] < _HOLD_SAFE:
+            return None
+        return there if safe[there] < 1.0 - _RISK_RANGE[1] else None
+
+    def _at_fastest_clocks(self, column: int, level: int) -> int | None:
+        """The row with this level of one knob, and of all others those of the fastest setting."""
+        wanted = self._levels[self.problem.space.fastest].copy()
+        wanted[column] = level
+        rows = np.flatnonzero((self._levels == wanted).all(axis=1))
+        return int(rows[0]) if len(rows) else None
 
     def _beyond(self, hold: int, tried: BoolArray) -> BoolArray:
         """The settings one level below all that was tried of a knob, where ``hold`` is lowest."""

@@ -14,7 +14,8 @@ from governor.cli.main import main
 from governor.devices.replay import ReplayDevice
 from governor.devices.trace import Sweep, join, read_traces, write_trace
 from governor.errors import InputError
-from governor.replay import marginal_optima
+from governor.replay import Task, marginal_optima, run
+from governor.units import Bound
 
 SIZES = (1, 2, 4, 8)
 
@@ -103,3 +104,31 @@ def test_on_measured_sweeps_the_joint_optimum_is_nearly_found(traces: Path, tmp_
     assert summary["energy_excess_mean"] < 0.03
     assert math.isclose(summary["slo_met_rate"], 1.0)
     assert len(read_traces([path])) > len(join(read_traces([path])))
+
+
+def free_batches() -> Sweep:
+    """Launches dominate: a batch takes as long as one item, whatever its size."""
+    one = analytic_sweep(batch_size=1)
+    (joint,) = join(
+        [
+            Sweep("made-up", "net", n, one.space, one.latency_s, one.energy_j, one.power_w)
+            for n in SIZES
+        ]
+    )
+    return joint
+
+
+@pytest.mark.parametrize("slo", [1.1, 1.5, 4.0])
+def test_a_batch_that_takes_no_longer_is_found_within_however_narrow_a_bound(slo: float) -> None:
+    result = run(Task(free_batches(), Bound(slo, relative=True), "bayesian", 0, 15, 0.02))
+    assert result.chosen.point["batch_size"] == SIZES[-1]
+    assert result.slo_met
+
+
+@pytest.mark.parametrize("slo", [1.1, 1.3])
+def test_to_see_that_a_larger_batch_is_too_slow_costs_one_trial(slo: float) -> None:
+    (joint,) = join(sweeps())
+    result = run(Task(joint, Bound(slo, relative=True), "bayesian", 0, 15, 0.0))
+    missed = [t for t in result.trials if t.truth.latency_s > result.slo_s]
+    assert sum(t.truth.point["batch_size"] > 1 for t in missed) <= 1
+    assert result.slo_met

@@ -59,7 +59,9 @@ def squared_voltage(clock: FloatArray, floor: FloatArray, rise: FloatArray) -> F
     return ((1 + np.exp(rise) * above(clock) / top) / (1 + np.exp(rise))) ** 2
 
 
-def log_energy(parameters: FloatArray, log_time: FloatArray, inputs: FloatArray) -> FloatArray:
+def log_energy(
+    parameters: FloatArray, log_time: FloatArray, growth: FloatArray, inputs: FloatArray
+) -> FloatArray:
     """Log of the energy of one item, relative to that at all inputs equal to 1.
 
     Args:
@@ -68,6 +70,8 @@ def log_energy(parameters: FloatArray, log_time: FloatArray, inputs: FloatArray)
             clock, the two voltage curves (see :func:`squared_voltage`), and the logit of the
             share of the clocks' own power that is drawn while idle.
         log_time: shape ``(k, n)``, from :func:`governor.roofline.time.log_time`.
+        growth: of the GPU's work with the batch, shape ``(k, n)``, from
+            :func:`governor.roofline.time.batch_growth`: what takes no longer costs no more.
         inputs: shape ``(n, 6)``, from :func:`governor.roofline.knobs.model_inputs`.
 
     Returns:
@@ -86,7 +90,7 @@ def log_energy(parameters: FloatArray, log_time: FloatArray, inputs: FloatArray)
     clocks = cores * cpu * inputs[:, CPU] * cpu_v2 + gpu * inputs[:, GPU] * gpu_v2
     time = np.exp(log_time)
     idle = np.maximum(inputs[:, PERIOD] * batch - time, 0)
-    work = gpu_work * gpu_v2 * batch + cpu_work * cpu_v2
+    work = gpu_work * gpu_v2 * growth + cpu_work * cpu_v2
     energy = always_on * (time + idle) + clocks * (time + idle_clocks * idle) + work
     return np.log(energy / batch / (static + emc + core + cpu + gpu + gpu_work + cpu_work))
 

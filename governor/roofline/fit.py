@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from governor.roofline.energy import ENERGY_PARAMETERS, log_energy
-from governor.roofline.time import TIME_PARAMETERS, log_time
+from governor.roofline.time import TIME_PARAMETERS, batch_growth, log_time
 from governor.space import FloatArray
 from governor.trial import Trial
 
@@ -110,7 +110,8 @@ def predict(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
     # Most parameter vectors of a derivative share their time: each time is computed once.
     distinct, which = np.unique(parameters[:, :_N_TIME], axis=0, return_inverse=True)
     time = log_time(distinct, inputs)[which.ravel()]
-    energy = log_energy(parameters[:, _N_TIME : _N_TIME + _N_ENERGY], time, inputs)
+    growth = batch_growth(parameters[:, :_N_TIME], inputs)
+    energy = log_energy(parameters[:, _N_TIME : _N_TIME + _N_ENERGY], time, growth, inputs)
     scales = parameters[:, _N_TIME + _N_ENERGY :, None]
     return np.stack((time, energy), axis=1) + scales
 

@@ -22,6 +22,15 @@ _BANDWIDTH_SHARPNESS = 6.0
 """Exponent of the smooth minimum of the two bandwidth limits; a sharp one is infinite."""
 
 
+def batch_growth(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
+    """By what factor a batch lengthens the GPU's work: from 1 to the number of its items.
+
+    Arguments as of :func:`log_time`; shape ``(k, n)``.
+    """
+    per_batch = 1 / (1 + np.exp(-parameters[:, 6, None]))
+    return per_batch + (1 - per_batch) * inputs[:, BATCH]
+
+
 def log_time(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
     """Log of one inference's time, relative to that at all inputs equal to 1.
 
@@ -37,7 +46,6 @@ def log_time(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
         shape ``(k, n)``.
     """
     compute, launch, memory, fixed, overlap, gpu_bandwidth = np.exp(parameters[:, :6].T[..., None])
-    per_batch = 1 / (1 + np.exp(-parameters[:, 6, None]))
     q, p = _BANDWIDTH_SHARPNESS, 1 + overlap
 
     def total(
@@ -47,6 +55,6 @@ def log_time(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
         gpu_stream = (compute / gpu + traffic) * batch
         return (gpu_stream**p + (launch / cpu) ** p) ** (1 / p) + fixed
 
-    batch = per_batch + (1 - per_batch) * inputs[:, BATCH]
+    batch = batch_growth(parameters, inputs)
     time = total(inputs[:, CPU], inputs[:, GPU], inputs[:, EMC], batch)
     return np.log(time / total(1.0, 1.0, 1.0, np.ones(1)))
