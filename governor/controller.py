@@ -30,7 +30,7 @@ from governor.pace import Pace
 from governor.savings import Savings
 from governor.setting import Setting
 from governor.slo import LatencySLO, p_keeps
-from governor.space import Knob, OperatingPoint, Space
+from governor.space import Knob, OperatingPoint, Space, named
 from governor.trial import Span, Trial
 from governor.units import format_duration, format_knob_name, format_percent
 from policies.policy import NotReady, PolicyFactory, Proposal
@@ -560,7 +560,7 @@ class Controller:
         self.phase = "fallback"
         self._drops = 0
         point = known.safest_point()
-        reason = f"the SLO's budget burns at {_named(self.target)}; falling back to {point}"
+        reason = f"the SLO's budget burns at {named(self.target)}; falling back to {point}"
         return self._set(now_s, "fallback", reason, point, evidence)
 
     def _in_fallback(self, now_s: float) -> Decision | None:
@@ -643,7 +643,7 @@ class Controller:
         self.phase = "hold"
         self.held = best
         self._drift.compare_with(best)
-        return self._set(now_s, "hold", f"{reason} at {_named(best.point)}", best.point)
+        return self._set(now_s, "hold", f"{reason} at {named(best.point)}", best.point)
 
     # Decisions ---------------------------------------------------------------------------
 
@@ -683,7 +683,3 @@ class Controller:
         expected_j = proposal.expected_energy_j
         self.predicted_j = math.nan if expected_j is None else expected_j
         return decision
-
-
-def _named(point: OperatingPoint | None) -> str:
-    return "the system's own governors" if point is None else str(point)

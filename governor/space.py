@@ -93,6 +93,11 @@ class OperatingPoint(Mapping[str, float]):
         return OperatingPoint({name: self._values[name] for name in names if name in self._values})
 
 
+def named(point: OperatingPoint | None) -> str:
+    """A setting for people; None: nothing of ours is set."""
+    return "the system's own governors" if point is None else str(point)
+
+
 class Space:
     """All settings that the board, its power mode and the user's limits allow.
 

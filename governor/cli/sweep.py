@@ -267,7 +267,8 @@ def run(
         GovernorError: a setting could not be measured and the sweep was to stop at that, or
             what was measured could not be written.
     """
-    from governor.sweep.sweep import Sweep, named
+    from governor.space import named
+    from governor.sweep.sweep import Sweep
 
     with _progress(len(measurements)) as left:
         sweep = Sweep(device, measurements, file.keep, rules, on_error=on_error, on_progress=left)

@@ -15,13 +15,13 @@ from governor.report.panels import (
     clocks_timeline,
     heat_map,
     latency_timeline,
-    named,
     order,
     plane,
     power_timeline,
     thinned,
     watts,
 )
+from governor.space import named
 from governor.units import (
     format_duration,
     format_energy,

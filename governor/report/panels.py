@@ -12,7 +12,7 @@ import numpy as np
 from governor.records.lines import WindowLine, number
 from governor.report.page import figure
 from governor.report.svg import Axis, Chart, axis, ramp
-from governor.space import OperatingPoint
+from governor.space import OperatingPoint, named
 from governor.trial import Trial
 from governor.units import (
     format_duration,
@@ -71,11 +71,6 @@ class Measured:
         return f"{named(self.point)}: {format_duration(self.latency_s)}, " + (
             f"{format_energy(self.energy_j)} an item" if self.known else "left at once"
         )
-
-
-def named(point: OperatingPoint | None) -> str:
-    """A point for people."""
-    return "the system's own governors" if point is None else str(point)
 
 
 def pareto(settings: Sequence[Measured]) -> list[Measured]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from governor.decision import Decision, Phase
 from governor.slo import LatencySLO
+from governor.space import named
 from governor.status import Status
 from governor.trial import Trial
 from governor.units import (
@@ -99,7 +100,7 @@ def facts() -> Table:
 
 def _now(status: Status, scene: Scene) -> Table:
     rows = facts()
-    set_now = "the system's own governors" if status.point is None else str(status.point)
+    set_now = named(status.point)
     rows.add_row("set", Text(set_now, style="bold"))
     rows.add_row(
         f"latency p{100 * scene.slo.percentile:g}",

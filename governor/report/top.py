@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from governor.report.terminal import bar, energy_change, facts, latency_gauge, phase_line, sparkline
-from governor.space import OperatingPoint
+from governor.space import OperatingPoint, named
 from governor.units import (
     format_duration,
     format_energy,
@@ -67,9 +67,7 @@ class View:
     @property
     def setting(self) -> str:
         """The operating point for people."""
-        return (
-            "the system's own governors" if self.point is None else str(OperatingPoint(self.point))
-        )
+        return named(None if self.point is None else OperatingPoint(self.point))
 
 
 def screen(view: View) -> Group:

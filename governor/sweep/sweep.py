@@ -17,7 +17,7 @@ from governor.errors import DeviceError, GovernorError
 from governor.exits import ExitGuard
 from governor.meter import STALE, Meter
 from governor.senses import Senses
-from governor.space import OperatingPoint
+from governor.space import OperatingPoint, named
 from governor.sweep.schedule import Measurement
 from governor.trial import MAIN, Span, Trial
 from governor.units import format_duration
@@ -89,11 +89,6 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{named(self.measurement.point)}, repeat {self.measurement.repeat}: {self.problem}"
-
-
-def named(point: OperatingPoint | None) -> str:
-    """A setting for people."""
-    return "the system's own governors" if point is None else str(point)
 
 
 class Sweep:
