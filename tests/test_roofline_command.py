@@ -54,6 +54,16 @@ def test_counts_alone_give_every_mode_and_the_tuned_clocks(
     assert re.search(r"The board.s constants: \d+ published, \d+ derived, \d+ assumed", out)
 
 
+def test_counts_stand_beside_published_ones_with_what_any_difference_is(
+    capsys: pytest.CaptureFixture[str], torch: ModuleType
+) -> None:
+    pytest.importorskip("onnx", reason="python -m pip install onnx")
+    out = run(capsys, "roofline", "lstm", "--check-counts")
+    assert re.search(r"lstm +Pagoda +FLOP +1 +0.1290035 +0.1290035 +none", out)
+    assert re.search(r"lstm +Pagoda +bytes +1024 +1.019465 +1.040436 +\+2 %", out)
+    assert "its file returns the states too" in out
+
+
 def test_the_tables_fit_a_terminal_of_80_columns() -> None:
     code = "import sys; from governor.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *GIVEN, "--latency-slo", "50ms"]
@@ -176,6 +186,7 @@ def test_a_mode_of_ones_choice_is_the_base_of_the_tuned_one(tmp_path: Path, conf
         ),
         ([*GIVEN[1:], "--conf", "a.conf"], "belong to --export nvpmodel"),
         (["--published", "resnet-18"], "leave MODEL out"),
+        (["--check-counts", "resnet-9"], "no counts of 'resnet-9' are published"),
         ([*GIVEN[1:], "--refit"], "give it with --published"),
     ],
 )

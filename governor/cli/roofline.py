@@ -87,6 +87,10 @@ def roofline(
     refit: Annotated[
         bool, typer.Option("--refit", help="With --published: fit half of them anew.")
     ] = False,
+    check_counts: Annotated[
+        bool,
+        typer.Option("--check-counts", help="Compare counted FLOP and bytes with published ones."),
+    ] = False,
 ) -> None:
     """Predict time and energy at every clock, and the clocks of least energy.
 
@@ -98,6 +102,9 @@ def roofline(
         from governor.report.roofline import FORMATS
 
         check_format(plot, FORMATS)
+    if check_counts:
+        _check_counts(model)
+        return
     if published:
         if model is not None or flop is not None or moved is not None or export is not None:
             raise InputError("--published compares with published figures; leave MODEL out")
@@ -405,6 +412,27 @@ def _setting_json(setting: Setting | None) -> dict[str, object] | None:
         return None
     fields: dict[str, object] = asdict(setting)
     return fields | {"power_w": setting.power_w}
+
+
+def _check_counts(model: str | None) -> None:
+    """Counts against published ones, of one network if named, and what any difference is."""
+    from governor.roofline.count_check import compare_counts
+
+    rows = list(compare_counts([model] if model else ()))
+    if not rows:
+        raise InputError(f"no counts of {model!r} are published; leave it out to see which are")
+    console = result_console()
+    table = result_table(
+        "Published and counted here, in 1e9; of Pagoda's 11 batch sizes the furthest apart",
+        "network", "by", "what", "batch", "published", "counted", "difference",
+    )  # fmt: skip
+    for row in rows:
+        difference = f"{100 * row.difference:+.1g} %" if row.difference else "none"
+        figures = (f"{row.batch_size}", f"{row.published / 1e9:.7g}", f"{row.counted / 1e9:.7g}")
+        table.add_row(row.network, row.source, row.quantity, *figures, difference)
+    console.print(table)
+    for network, why in dict.fromkeys((row.network, row.why) for row in rows if row.why):
+        console.print(f"{network}: {why}", highlight=False)
 
 
 def _compare(json_file: Path | None, plot: Path | None, *, refit: bool) -> None:
