@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from metrics_rig import free_port, governed, infer, until_hold
+from metrics_rig import free_port, governed, infer
 
 from governor.devices.emulated import EmulatedBoard
 from governor.exporter import Address
@@ -129,10 +129,17 @@ def _runs(run: Run, target: int) -> Iterator[Run]:
             # a first scrape of zeros: what was counted before it, no increase can know
             prometheus.wait_for("governor_inferences_total == 0", 0.0)
             before_j = board.spent_j
-            until_hold(gov, board)
-            for _ in range(60):
+            tracker = gov.stream("tracker", latency_slo="10s", counts_items=False)
+            held = 0
+            for _ in range(300):
                 infer(gov, board, 50)
-                time.sleep(0.03)
+                with tracker.inference():
+                    board.idle(1e-3)
+                if gov.phase == "hold":
+                    held += 1
+                    time.sleep(0.03)
+                if held == 60:
+                    break
             run.spent_j.append(board.spent_j - before_j)
             run.statuses.append(gov.status())
             prometheus.wait_for("governor_inferences_total", run.statuses[-1].inferences)

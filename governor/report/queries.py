@@ -302,6 +302,38 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     Row(
+        "Streams, where there are several",
+        (
+            Panel(
+                title="Latency of each stream",
+                drawing="lines",
+                unit="s",
+                queries=(
+                    Query(_of("governor_stream_latency_seconds"), f"{{{{stream}}}} {BY_GOVERNOR}"),
+                    Query(
+                        _of("governor_stream_slo_seconds"), f"bound of {{{{stream}}}} {BY_GOVERNOR}"
+                    ),
+                ),
+                width=12,
+                description="At its own SLO's percentile, beside its own bound.",
+            ),
+            Panel(
+                title="Violations of each stream",
+                drawing="lines",
+                unit="percentunit",
+                queries=(
+                    Query(
+                        f"{_rate('governor_stream_slo_violations_total')}"
+                        f" / {_rate('governor_stream_inferences_total')}",
+                        f"{{{{stream}}}} {BY_GOVERNOR}",
+                    ),
+                ),
+                width=12,
+                description="Share of its inferences that took longer than its bound.",
+            ),
+        ),
+    ),
+    Row(
         "Fleet",
         (
             Panel(
