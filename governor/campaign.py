@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from governor.errors import PolicyError
 from governor.known import Known
 from governor.search import Search
@@ -13,6 +15,9 @@ MOST_ROUNDS = 4
 """So many chosen points that fail their second window, and the fastest is held."""
 EXTRA_TRIALS = 4
 """What the search may still spend after the guard threw out the point it chose."""
+TRIALS_FOR_ANOTHER_BOUND = 8
+"""What it may still spend where the bound has changed: of the region that matters now, it may
+know nothing yet. It mostly needs half of that."""
 
 
 class Campaign:
@@ -46,6 +51,14 @@ class Campaign:
         problem = Problem(self._space, slo_s, self._seed)
         self._search = Search(problem, self._policy_for(problem), self._trials)
         self._search.next()
+
+    def recall(self, trials: Sequence[Trial], more: int = EXTRA_TRIALS) -> None:
+        """Learn from trials of an earlier search, and search on for at least so many."""
+        for trial in trials:
+            if trial.point in self._space:
+                self.record(trial)
+        if self._search is not None:
+            self._search.budget = max(self._search.budget, len(self._search.trials) + more)
 
     def record(self, trial: Trial) -> None:
         """Learn from a trial."""
@@ -99,8 +112,6 @@ class Campaign:
 
     def extend(self, trial: Trial) -> None:
         """Learn from a trial, and search on for a few more."""
-        self.record(trial)
-        if self._search is not None:
-            self._search.budget = max(self._search.budget, len(self._search.trials) + EXTRA_TRIALS)
+        self.recall([trial])
         self.over = False
         self._rounds = 0

@@ -18,20 +18,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from governor.campaign import Campaign
+from governor.campaign import TRIALS_FOR_ANOTHER_BOUND, Campaign
 from governor.ceiling import Ceiling
 from governor.decision import Decision, Kind, Phase, figures
 from governor.devices.device import DeviceInfo, Sample
 from governor.drift import DriftWatch
 from governor.errors import InputError, PolicyError
-from governor.known import WANTED
+from governor.known import WANTED, contradicts
 from governor.observer import Observer
 from governor.pace import Pace
+from governor.phases import PastPhase, Phases
 from governor.savings import Savings
 from governor.setting import Setting
 from governor.slo import LatencySLO, p_keeps
 from governor.space import Knob, OperatingPoint, Space, named
-from governor.trial import Span, Trial
+from governor.trial import MAIN, Span, Trial
 from governor.units import format_duration, format_knob_name, format_percent
 from policies.policy import NotReady, PolicyFactory, Proposal
 
@@ -55,6 +56,7 @@ class Controller:
         phase: where it stands.
         seen: the inferences and readings so far.
         slo_feasible: None until known.
+        phases: what was found out of the workload's earlier phases.
         baseline: the trial taken before anything was touched.
         held: the latest window at the point that is held.
         trials: all that was told to a policy, in order.
@@ -100,6 +102,7 @@ class Controller:
         self.fallbacks = self.drifts = 0
         self.savings = Savings()
         self.predicted_j = math.nan
+        self.phases = Phases()
 
         self._ceiling = Ceiling(space or _NOTHING)
         self._policy_for = policy_for
@@ -117,6 +120,9 @@ class Controller:
         self._retry_s = math.inf
         self._baseline_holds = True
         self._drift = DriftWatch()
+        self._settled: Trial | None = None
+        self._recalled: PastPhase | None = None
+        self._bounds: dict[str, LatencySLO] = {}
 
     @property
     def target(self) -> OperatingPoint | None:
@@ -192,6 +198,7 @@ class Controller:
         self.seen.note_unfinished(now_s, unfinished_s)
         decision = (
             self._see_inferences(now_s, spans)
+            or self._see_bounds(now_s)
             or self._see_newcomer(now_s)
             or self._see_silence(now_s, unfinished_s)
             or self._see_knobs(now_s, set_point)
@@ -292,6 +299,87 @@ class Controller:
         self.phase = "baseline"
         return self._set(now_s, "release", reason, None, trial)
 
+    # Another bound -----------------------------------------------------------------------
+
+    def bind(self, slo: LatencySLO, stream: str = MAIN) -> None:
+        """From the next look on, a stream has another bound.
+
+        Raises:
+            InputError: there is no such stream.
+        """
+        self.slo_of(stream)
+        self._bounds[stream] = slo
+
+    def slo_of(self, stream: str) -> LatencySLO:
+        """The bound that is wanted of a stream.
+
+        Raises:
+            InputError: there is no such stream.
+        """
+        if stream not in self.seen.streams.percentiles:
+            known = ", ".join(self.seen.streams.percentiles)
+            raise InputError(f"there is no stream {stream!r}; choose one of {known}")
+        return self._bounds.get(stream) or self.seen.streams[stream].slo
+
+    def _see_bounds(self, now_s: float) -> Decision | None:
+        """What was measured stays true, but what is held may not be best any more, nor allowed."""
+        if not self._bounds or self.frozen:
+            return None
+        self._remember()
+        bounds, self._bounds = self._bounds, {}
+        trials = self._campaign.known.trials
+        judgeable = self.seen.bind(bounds, trials[0] if trials else None)
+        self.slo = self.seen.streams[MAIN].slo
+        what = "the bound is now " + ", ".join(
+            f"{slo}" if stream == MAIN else f"{slo} for {stream}" for stream, slo in bounds.items()
+        )
+        if not self._campaign.begun or self.phase == "baseline":
+            return self._decide(now_s, "bound", what)
+        if not judgeable:
+            self.phases.forget()
+            return replace(self._begin_search(now_s, what), kind="bound")
+        if len(self.seen.streams.percentiles) > 1:
+            self.phases.forget()  # kept in units of the bounds that were
+        return replace(self._choose_anew(now_s, what, trials), kind="bound")
+
+    def _choose_anew(self, now_s: float, because: str, trials: Sequence[Trial]) -> Decision:
+        """The best under the new bound, from what was measured and a few trials more."""
+        judged = self.seen.streams.judged
+        anchor, *others = map(judged, trials)
+        if self.baseline is not None:
+            self.baseline = judged(self.baseline)
+        self._drops = 0
+        self._start_campaign(anchor)
+        self._campaign.recall(others, TRIALS_FOR_ANOTHER_BOUND)
+        if not self.slo_feasible:
+            fastest = Proposal(point=self._campaign.fastest, reason="nothing keeps it")
+            return self._verify(now_s, fastest, because, None)
+        past = self.phases.recognise(anchor, self.slo_s)
+        if past and past.bound_by(self.slo_s) and past.chosen.point in self._ceiling.space:
+            return self._verify_again(now_s, past, because, None)
+        held = self.held if self.phase == "hold" else None
+        self.phase = "search"
+        return self._proceed(now_s, because, None if held is None else judged(held))
+
+    # Earlier phases ----------------------------------------------------------------------
+
+    def _remember(self) -> None:
+        """The search that led to what was held is over: should its phase come back, it is known."""
+        settled, trials = self._settled, self._campaign.known.trials
+        if settled is not None and trials and settled.point is not None:
+            self.phases.remember(PastPhase(self.slo_s, trials, settled))
+        self._settled = self._recalled = None
+
+    def _verify_again(
+        self, now_s: float, past: PastPhase, because: str, trial: Trial | None
+    ) -> Decision:
+        """What was held in a phase that has come back."""
+        self._recalled = past
+        reason = "held in an earlier phase with these figures"
+        point = past.chosen.point or self._campaign.fastest
+        choice = Proposal(point=point, expected_energy_j=past.chosen.energy_j, reason=reason)
+        return self._verify(now_s, choice, because, trial)
+
     # Profile and search ------------------------------------------------------------------
 
     def _new_campaign(self) -> Campaign:
@@ -308,6 +396,7 @@ class Controller:
         return self._try(now_s, first, because, trial)
 
     def _forget(self, now_s: float) -> None:
+        self._remember()
         self._campaign = self._new_campaign()
         self.seen.streams.restart_budgets()
         self._retry_s = math.inf
@@ -355,12 +444,24 @@ class Controller:
         trial = self.seen.resolve(trial)
         if self.baseline is not None:
             self.baseline = self.seen.streams.judged(self.baseline)
-        self._campaign.begin(self.slo_s)
-        self._record(trial)
-        self.slo_feasible = p_keeps(trial, self.slo_s) >= HOPELESS
+        self._start_campaign(trial)
+        self._note(trial)
         if not self.slo_feasible:
             return self._settle_for(now_s, trial, because)
-        return self._proceed(now_s, because, trial)
+        past = self.phases.recognise(trial, self.slo_s)
+        if past is None or past.chosen.point not in self._ceiling.space:
+            return self._proceed(now_s, because, trial)
+        self._campaign.recall(past.trials[1:], TRIALS_FOR_ANOTHER_BOUND)
+        if past.bound_by(self.slo_s):
+            return self._verify_again(now_s, past, because, trial)
+        return self._proceed(now_s, f"{because}, as in an earlier phase", trial)
+
+    def _start_campaign(self, anchor: Trial) -> None:
+        """Begin a search that knows the fastest point, and so whether any can keep the bound."""
+        self._campaign = self._new_campaign()
+        self._campaign.begin(self.slo_s)
+        self._campaign.record(anchor)
+        self.slo_feasible = p_keeps(anchor, self.slo_s) >= HOPELESS
 
     def _record(self, trial: Trial) -> None:
         self._note(trial)
@@ -406,7 +507,11 @@ class Controller:
             return self._recover(now_s, proposal, because, trial)
         if proposal is not None:
             return self._try(now_s, proposal, because, trial)
-        choice = self._campaign.choose()
+        return self._verify(now_s, self._campaign.choose(), because, trial)
+
+    def _verify(
+        self, now_s: float, choice: Proposal, because: str, trial: Trial | None
+    ) -> Decision:
         self._step = self._in_verification
         self.phase = "search"
         self._drops = 0
@@ -445,6 +550,9 @@ class Controller:
             trial = self.seen.verdict(self._campaign.known.best())
         if trial is None:
             return None
+        past, self._recalled = self._recalled, None
+        if past is not None and contradicts(trial, past.chosen):
+            return self._mistaken(now_s, trial)
         probability = p_keeps(trial, self.slo_s)
         if probability >= WANTED or trial.point == self._campaign.fastest:
             self.slo_feasible = probability >= HOPELESS
@@ -454,10 +562,18 @@ class Controller:
         because = f"not verified: keeps the SLO with {format_percent(probability)} only"
         return self._proceed(now_s, because, trial)
 
+    def _mistaken(self, now_s: float, trial: Trial) -> Decision:
+        """It was another phase, alike at the fastest point alone: what was recalled is no use."""
+        anchor = self._campaign.known.trials[0]
+        self._start_campaign(anchor)
+        self._record(trial)
+        return self._proceed(now_s, f"not the earlier phase: {figures(trial)}", trial)
+
     # Hold --------------------------------------------------------------------------------
 
     def _settle_for(self, now_s: float, trial: Trial, because: str) -> Decision:
         """Hold the best that was found; a governor must not make things worse than they were."""
+        self._settled = trial
         baseline = self._better_baseline(trial)
         if baseline is None:
             return self._hold(now_s, trial, because)

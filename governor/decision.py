@@ -19,6 +19,7 @@ Kind = Literal[
     "infeasible",  # nothing keeps the SLO: the fastest point is held
     "fallback",  # the SLO's budget burns: back to a safe point
     "drift",  # what was held has changed
+    "bound",  # another latency bound is wanted
     "drop",  # a window was thrown away
     "reassert",  # someone else wrote a knob: ours again
     "release",  # hands off: the system's own governors

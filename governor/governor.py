@@ -37,7 +37,7 @@ from governor.slo import LatencySLO
 from governor.space import Knob, OperatingPoint, Space
 from governor.status import Status
 from governor.streams import Resolution
-from governor.trial import Trial
+from governor.trial import MAIN, Trial
 from governor.units import Duration, format_percent, parse_knob_value
 from policies.policy import (
     DEFAULT_POLICY,
@@ -349,6 +349,51 @@ class EnergyGovernor(Stream):
         with self._runtime.lock:
             self._controller.seen.streams.add(name, slo, stall_s)
         return Stream(self._recorder.branch(name, self._recorder.items if counts_items else _none))
+
+    @property
+    def latency_slo(self) -> LatencySLO:
+        """The bound of the governor's own stream. Set it at any time, as to the constructor.
+
+        ::
+
+            gov.latency_slo = "700ms"
+
+        What was measured stays true under another bound: that is kept, and the best point under
+        the new one found from it, with few trials or none.
+        """
+        return self._controller.slo_of(MAIN)
+
+    @latency_slo.setter
+    def latency_slo(self, latency_slo: Duration | LatencySLO) -> None:
+        self.set_slo(latency_slo)
+
+    def set_slo(
+        self,
+        latency_slo: Duration | LatencySLO,
+        percentile: float | None = None,
+        stream: str = MAIN,
+    ) -> None:
+        """Another latency bound from now on; from any thread, at any time.
+
+        Args:
+            latency_slo: as of the constructor.
+            percentile: None: as before. Where it changes, everything is measured anew.
+            stream: whose bound; the governor's own by default.
+
+        Raises:
+            InputError: an argument cannot be used, or there is no such stream. Nothing changed.
+        """
+        with self._runtime.lock:
+            self._controller.bind(self._slo(latency_slo, percentile, stream), stream)
+
+    def _slo(
+        self, latency_slo: Duration | LatencySLO, percentile: float | None, stream: str
+    ) -> LatencySLO:
+        if isinstance(latency_slo, LatencySLO):
+            return latency_slo
+        if percentile is None:
+            percentile = self._controller.slo_of(stream).percentile
+        return LatencySLO.parse(latency_slo, percentile)
 
     def set_resolution(self, stream: str, resolution: Resolution) -> None:
         """A stream's latencies are read off a histogram, which tells them to a bucket only.

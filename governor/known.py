@@ -29,6 +29,11 @@ class Known:
         self._trials: list[Trial] = []
         self._rejected: set[OperatingPoint | None] = set()
 
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """In order; the first is at the fastest point."""
+        return tuple(self._trials)
+
     def add(self, trial: Trial) -> None:
         """Take note of a trial at a point."""
         self._trials.append(trial)
@@ -75,14 +80,25 @@ class Known:
     def changed(self, trial: Trial) -> bool:
         """Whether the same point once gave figures that this trial plainly contradicts."""
         before = next((t for t in reversed(self._trials) if t.point == trial.point), None)
-        if before is None:
-            return True
-        latency, latency_se = latency_change(trial, before)
-        energy, energy_se = energy_change(trial, before)
-        return (
-            abs(latency) > LATENCY_TOLERANCE + 3.0 * latency_se
-            or abs(energy) > ENERGY_TOLERANCE + 3.0 * energy_se
-        )
+        return before is None or contradicts(trial, before)
+
+
+def contradicts(now: Trial, before: Trial) -> bool:
+    """Whether two trials at one point are plainly of different workloads."""
+    latency, latency_se = latency_change(now, before)
+    energy, energy_se = energy_change(now, before)
+    return (
+        abs(latency) > LATENCY_TOLERANCE + 3.0 * latency_se
+        or abs(energy) > ENERGY_TOLERANCE + 3.0 * energy_se
+    )
+
+
+def distance(now: Trial, before: Trial) -> float:
+    """How far apart two trials at one point are; 1: as far as either tolerance."""
+    return math.hypot(
+        latency_change(now, before)[0] / LATENCY_TOLERANCE,
+        energy_change(now, before)[0] / ENERGY_TOLERANCE,
+    )
 
 
 def latency_change(now: Trial, before: Trial) -> tuple[float, float]:

@@ -230,9 +230,25 @@ class Observer:
         """
         before_s = self.slo_s
         self.streams.resolve(trial)
+        self._count_anew(before_s)
+        return self._finish(self.streams.judged(trial))
+
+    def bind(self, bounds: Mapping[str, LatencySLO], anchor: Trial | None) -> bool:
+        """By stream, another bound; returns whether what was measured can be judged by them.
+
+        Args:
+            anchor: the trial at the fastest point, which relative bounds follow from.
+        """
+        before_s = self.slo_s
+        judgeable = [self.streams.bind(name, slo) for name, slo in bounds.items()]
+        if anchor is not None:
+            self.streams.resolve(anchor)
+        self._count_anew(before_s)
+        return all(judgeable)
+
+    def _count_anew(self, before_s: float) -> None:
         if self.slo_s != before_s:
             self.latencies = Latencies(self.slo_s)
-        return self._finish(self.streams.judged(trial))
 
     def _finish(self, trial: Trial) -> Trial:
         self.latest = trial

@@ -73,6 +73,15 @@ class SeenStream:
         self.latest: StreamLatency | None = None
         self.inferences = self.violations = 0
 
+    def bind(self, slo: LatencySLO) -> None:
+        """From now on by another bound, a relative one once it is resolved."""
+        effect = self.guard.effect
+        self.slo = slo
+        self.slo_s = math.inf if slo.bound.relative else slo.bound.value
+        self.guard = BurnGuard(slo.budget)
+        self.guard.effect = effect
+        self.budget = SearchBudget(slo.budget)
+
     def note_unfinished(self, now_s: float, in_flight_s: float, here: bool) -> None:
         """Its oldest unfinished inference has lasted so long; ``here``: in this window alone."""
         hung = here and in_flight_s > HUNG * self.slo_s
@@ -197,6 +206,14 @@ class SeenStreams:
         """
         known = (stream.slo_s for stream in self if not math.isinf(stream.slo_s))
         return next(known, math.inf)
+
+    def bind(self, name: str, slo: LatencySLO) -> bool:
+        """A stream has another bound; returns whether trials say what they are asked for now."""
+        stream = self._streams[name]
+        same_percentile = slo.percentile == stream.slo.percentile
+        stream.bind(slo)
+        self.percentiles[name] = slo.percentile
+        return same_percentile
 
     def missed(self, span: Span) -> bool:
         """Whether this inference took longer than its stream's bound."""
