@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 
 import numpy as np
 
@@ -224,48 +218,6 @@ def _chosen(search: Search, sweep: Sweep) -> Truth:
     if point not in sweep.space:
         raise PolicyError(f"the policy chose {point}, which is not a setting of {sweep}")
     return Truth.of(sweep, sweep.space.index(point))
-
-
-def run_all(tasks: Sequence[Task], jobs: int = 1) -> Iterator[ReplayRun]:
-    """Run the tasks, in ``jobs`` processes, and yield each run in the order of the tasks.
-
-    Raises:
-        GovernorError: from any of the tasks; the rest are dropped.
-    """
-    if jobs == 1:
-        yield from map(run, tasks)
-        return
-    # The processes share the cores; numpy in each must not start a thread for every one.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    try:
-        with _interrupts_later():
-            runs = pool.map(run, tasks)
-        yield from runs
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_later() -> Generator[None]:
-    """Start processes that leave Ctrl-C, which reaches all of a terminal, to this one.
-
-    They inherit the mask of the thread that starts them. But an interrupt may come by another
-    thread of this process, a numerical library's, and must not cut their start short either.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
 
 
 @dataclass(frozen=True, slots=True)

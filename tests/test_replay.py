@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from governor.devices.replay import ReplayDevice
 from governor.devices.trace import Sweep
 from governor.errors import InputError, PolicyError
-from governor.replay import ReplayRun, Task, run, run_all, summarise, to_json
+from governor.replay import ReplayRun, Task, run, summarise, to_json
 from governor.space import Knob, OperatingPoint, Space
 from governor.units import parse_bound
 from policies import policy as registry
@@ -107,12 +107,6 @@ def test_a_curve_holds_the_choice_after_every_trial_and_changes_nothing_else() -
     assert len(curved.choices) == len(curved.trials)
     assert curved.choices[-1] == curved.chosen
     assert without_time(plain) == dataclasses.replace(without_time(curved), choices=())
-
-
-def test_several_processes_give_the_same_runs_in_the_same_order() -> None:
-    tasks = [task(seed=seed, trials=4) for seed in range(6)]
-    alone, shared = run_all(tasks), run_all(tasks, jobs=2)
-    assert [without_time(one) for one in alone] == [without_time(one) for one in shared]
 
 
 def test_an_slo_that_nothing_keeps_is_judged_against_the_fastest_setting_and_counted_apart() -> (

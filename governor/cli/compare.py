@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor.cli.replay import (
+    Backend,
     Devices,
     Jobs,
     Json,
     Noise,
+    Scheduler,
     Seeds,
     Slo,
     Traces,
@@ -27,6 +29,7 @@ from governor.cli.replay import (
     write_json,
 )
 from governor.errors import InputError
+from governor.spread import Place
 from governor.units import format_percent, parse_bound
 from policies.policy import load_policy
 
@@ -52,7 +55,9 @@ def compare(
         Path | None, typer.Option(metavar="FILE", help="Draw the curves: .png, .svg or .html.")
     ] = None,
     json_file: Json = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
+    backend: Backend = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Compare policies on measured sweeps.
 
@@ -62,6 +67,7 @@ def compare(
     from governor.comparison import curve, measure_everything, to_json
     from governor.replay import Task
 
+    place = Place(jobs, backend, scheduler)
     names = _policies(policies)
     slos = [parse_bound(text) for text in latency_slo]
     sweeps = select(read_sweeps(traces), workload, device)
@@ -78,7 +84,7 @@ def compare(
         for slo in slos
         for seed in range(seeds)
     ]
-    runs = run_with_progress(tasks, jobs)
+    runs = run_with_progress(tasks, place)
     found = [curve(name, [run for run in runs if run.policy == name], trials) for name in names]
     curves = [one for one in found if one is not None]
     reference = measure_everything(tasks)

@@ -13,6 +13,7 @@ import typer
 from governor.devices.trace import Sweep, join, read_traces
 from governor.errors import InputError
 from governor.logs import LogFormat
+from governor.spread import Cluster, Place, spread, with_progress
 from governor.units import Bound, format_percent, parse_bound
 from policies.policy import DEFAULT_POLICY, load_policy
 
@@ -62,7 +63,22 @@ Log = Annotated[
     LogFormat | None,
     typer.Option("--log-format", help="Log each decision to stderr, for people or machines."),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes that share the work.", show_default="all cores, where it pays"
+    ),
+]
+Backend = Annotated[
+    Cluster | None,
+    typer.Option("--backend", help="A cluster whose machines share the work."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Of the cluster; without, a local one is started for the occasion."
+    ),
+]
 
 PIPE_WIDTH = 160
 SUMMARY_COLUMNS = (
@@ -89,7 +105,9 @@ def replay(
     ] = False,
     json_file: Json = None,
     report: ReportFile = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
+    backend: Backend = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Search measured sweeps and judge the search.
 
@@ -98,6 +116,7 @@ def replay(
     """
     from governor.replay import Task, to_json
 
+    place = Place(jobs, backend, scheduler)
     load_policy(policy)
     slos = [parse_bound(text) for text in latency_slo]
     sweeps = select(read_sweeps(traces), workload, device)
@@ -112,7 +131,7 @@ def replay(
             for slo in slos
             for seed in range(seeds)
         ],
-        jobs,
+        place,
     )
     if json_file is not None:
         write_json(json_file, to_json(runs))
@@ -212,24 +231,11 @@ def write_json(path: Path, document: object) -> None:
     path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def run_with_progress(tasks: Sequence[Task], jobs: int) -> list[ReplayRun]:
-    """Run the tasks under a progress bar on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
+def run_with_progress(tasks: Sequence[Task], place: Place) -> list[ReplayRun]:
+    """Run the tasks there, under a progress bar."""
+    from governor.replay import run
 
-    from governor.replay import run_all
-
-    console = Console(stderr=True)
-    return list(
-        track(
-            run_all(tasks, jobs),
-            description="Searching",
-            total=len(tasks),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-    )
+    return list(with_progress(spread(run, tasks, place), len(tasks), "Searching"))
 
 
 def _print(runs: Sequence[ReplayRun], title: str) -> None:

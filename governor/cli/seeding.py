@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor.cli.replay import (
+    Backend,
     Jobs,
     Json,
     Noise,
+    Scheduler,
     Seeds,
     check_writable,
     result_console,
@@ -24,6 +26,7 @@ from governor.cli.replay import (
 )
 from governor.devices.trace import Sweep, read_traces
 from governor.errors import InputError
+from governor.spread import Place
 from governor.units import format_percent, parse_bound
 from governor.workloads import workload_names
 
@@ -77,7 +80,9 @@ def seeding(
     seeds: Seeds = 2,
     noise: Noise = 0.02,
     json_file: Json = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
+    backend: Backend = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Compare searches that know board and network beforehand with such that do not.
 
@@ -88,6 +93,7 @@ def seeding(
     from governor.replay import Task
     from governor.seeding import to_json, worth
 
+    place = Place(jobs, backend, scheduler)
     slos = [parse_bound(text) for text in latency_slo or ("1.2x", "2x")]
     measured = _known(read_traces(traces)) if traces else []
     check_writable(json_file)
@@ -105,7 +111,7 @@ def seeding(
             for name, prior in case.priors.items()
             for slo, seed in product(slos, range(seeds))
         ]
-        runs = run_with_progress([task for _, task in plan], jobs)
+        runs = run_with_progress([task for _, task in plan], place)
         by_prior = {
             wanted: [run for (name, _), run in zip(plan, runs, strict=True) if name == wanted]
             for wanted in PRIORS

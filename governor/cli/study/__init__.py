@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from governor.cli.replay import check_writable, result_console, result_table, write_json
+from governor.cli.replay import (
+    Backend,
+    Jobs,
+    Scheduler,
+    check_writable,
+    result_console,
+    result_table,
+    write_json,
+)
 from governor.errors import InputError
+from governor.spread import Place, spread, with_progress
 from governor.units import format_duration, format_energy, format_percent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from governor.cli.study.nano_xavier import Finding, Result
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 STUDIES = ("nano-xavier",)
 
@@ -32,7 +38,9 @@ def study(
         int, typer.Option(min=2, help="Of each measurement; the study took 3,200.")
     ] = 20,
     repeats: Annotated[int, typer.Option(min=1, help="Of each setting; the study took 10.")] = 2,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 2,
+    jobs: Jobs = None,
+    backend: Backend = None,
+    scheduler: Scheduler = None,
     seed: Annotated[int, typer.Option(help="Of the order of the settings, and of noise.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every figure.")
@@ -49,6 +57,7 @@ def study(
 
     if name not in STUDIES:
         raise InputError(f"unknown study {name!r}; choose one of {', '.join(STUDIES)}")
+    place = Place(jobs, backend, scheduler)
     check_writable(json_file)
     empty_figure(1.0, 1.0)  # before the work, not after it: can figures be drawn here?
     try:
@@ -56,7 +65,8 @@ def study(
     except OSError as error:
         raise InputError(f"--output {output}: cannot be made ({error.strerror})") from error
     todo = tasks(output, inferences, repeats, seed)
-    results = [one for many in _spread(measure, todo, jobs) for one in many]
+    swept = with_progress(spread(measure, todo, place, long_tasks=True), len(todo), "Sweeping")
+    results = [one for many in swept for one in many]
     console = result_console()
     _show_minima(console, results)
     _show_findings(console, list(findings(results)))
@@ -64,26 +74,6 @@ def study(
     console.print(f"Figures: {', '.join(str(path) for path in pictures)}", soft_wrap=True)
     if json_file is not None:
         write_json(json_file, to_json(results))
-
-
-def _spread(work: Callable[[T], R], tasks: Sequence[T], jobs: int) -> Iterator[R]:
-    """Each task's result in order, under a progress bar on stderr if that is a terminal."""
-    import joblib  # scikit-optimize brings it
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    library: Any = joblib
-    pool = library.Parallel(n_jobs=jobs, return_as="generator")
-    done: Iterable[R] = pool(library.delayed(work)(task) for task in tasks)
-    yield from track(
-        done,
-        description="Sweeping",
-        total=len(tasks),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
 
 
 def _show_minima(console: Console, results: Sequence[Result]) -> None:
