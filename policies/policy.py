@@ -115,6 +115,9 @@ _BUILT_IN = {
     "exhaustive": "policies.exhaustive:ExhaustivePolicy",
     "fixed": "policies.fixed:FixedPolicy",
     "skopt-baseline": "policies.skopt_baseline:SkoptPolicy",
+    "gp-ehvi": "policies.gp_ehvi:GpEhviPolicy",
+    "gradient-descent": "policies.gradient_descent:GradientDescentPolicy",
+    "linear-sweep": "policies.linear_sweep:LinearSweepPolicy",
 }
 DEFAULT_POLICY = "bayesian"
 

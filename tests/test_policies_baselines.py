@@ -14,6 +14,8 @@ from governor.trial import Trial
 from policies.coordinate import CoordinatePolicy
 from policies.exhaustive import ExhaustivePolicy
 from policies.fixed import FixedPolicy
+from policies.gp_ehvi import expected_hypervolume_improvement, hypervolume, pareto_front
+from policies.linear_sweep import LinearSweepPolicy
 from policies.measured import Measured
 from policies.policy import Policy, Problem, load_policy
 from policies.random import RandomPolicy
@@ -22,7 +24,10 @@ SWEEP = analytic_sweep(batch_size=1)
 SPACE = SWEEP.space
 CORNER = SPACE.point(SPACE.fastest)
 SLO_S = 1.6 * SWEEP.all_max_latency_s
-BASELINES = ["random", "exhaustive", "fixed", "coordinate", "skopt-baseline"]
+BASELINES = [
+    "random", "exhaustive", "fixed", "coordinate", "skopt-baseline",
+    "gp-ehvi", "gradient-descent", "linear-sweep",
+]  # fmt: skip
 
 
 def trial(point: OperatingPoint | None, latency_s: float, energy_j: float) -> Trial:
@@ -69,7 +74,7 @@ def test_the_seed_decides_what_is_asked(name: str) -> None:
     assert drive(first, 6) == drive(second, 6)
 
 
-@pytest.mark.parametrize("name", ["random", "skopt-baseline"])
+@pytest.mark.parametrize("name", ["random", "skopt-baseline", "gp-ehvi"])
 def test_another_seed_asks_for_something_else(name: str) -> None:
     first, second = (load_policy(name)(Problem(SPACE, SLO_S, seed=seed)) for seed in (1, 2))
     assert drive(first, 4) != drive(second, 4)
@@ -169,6 +174,67 @@ def test_scikit_optimize_is_kept_on_the_lattice_when_that_has_holes() -> None:
 def test_scikit_optimize_learns_the_way_downhill() -> None:
     policy = load_policy("skopt-baseline")(Problem(SPACE, SLO_S, seed=1))
     drive(policy, trials=8)
+    chosen = SPACE.index(policy.choose().point)
+    assert SWEEP.latency_s[chosen] <= SLO_S
+    assert SWEEP.energy_j[chosen] < 0.9 * SWEEP.energy_j[SPACE.fastest]
+
+
+def test_a_linear_sweep_lowers_the_gpus_clock_first_and_one_level_at_a_time() -> None:
+    asked = drive(LinearSweepPolicy(Problem(SPACE, SLO_S)), trials=99)
+    (gpu,) = (knob for knob in SPACE.knobs if knob.name == "gpu_hz")
+    for step, point in enumerate(asked[:3]):
+        assert point == OperatingPoint({**CORNER, "gpu_hz": gpu.levels[-2 - step]})
+
+
+def test_a_linear_sweep_leaves_a_knob_at_the_first_step_that_misses_the_bound() -> None:
+    slo_s = 1.05 * SWEEP.all_max_latency_s
+    asked = drive(LinearSweepPolicy(Problem(SPACE, slo_s)), trials=99)
+    missed = [point for point in asked if SWEEP.latency_s[SPACE.index(point)] > slo_s]
+    assert 1 <= len(missed) <= len(SPACE.knobs)
+
+
+def test_gradient_descent_starts_in_the_middle_and_stops_at_its_published_budget() -> None:
+    asked = drive(load_policy("gradient-descent")(Problem(SPACE, SLO_S)), trials=99)
+    assert len(asked) <= 15
+    for knob in SPACE.knobs:
+        assert abs(knob.levels.index(asked[0][knob.name]) - len(knob.levels) / 2) <= 1
+
+
+def test_gradient_descent_speeds_up_where_the_middle_misses_the_bound() -> None:
+    policy = load_policy("gradient-descent")(Problem(SPACE, 1.05 * SWEEP.all_max_latency_s))
+    middle, *steps = drive(policy, trials=4)
+    assert all(step[name] >= middle[name] for step in steps for name in step)
+
+
+def test_the_hypervolume_is_the_area_between_the_front_and_the_corner() -> None:
+    points = np.array([[0.2, 0.5], [0.5, 0.2], [0.6, 0.6], [1.5, 0.0]])
+    assert pareto_front(points[:3]).tolist() == [[0.2, 0.5], [0.5, 0.2]]
+    assert hypervolume(points) == pytest.approx(0.8 * 0.5 + 0.5 * 0.3)
+    assert hypervolume(np.array([[2.0, 2.0]])) == 0.0
+
+
+def test_the_expected_hypervolume_improvement_is_what_many_draws_come_to() -> None:
+    random = np.random.default_rng(3)
+    points, worst = random.uniform(0.2, 0.9, (6, 2)), np.ones(2)
+    mean, sd = np.array([[0.4, 0.8], [0.5, 0.1]]), np.array([[0.2, 0.1], [0.1, 0.3]])
+    expected = expected_hypervolume_improvement(mean, sd, points, worst)
+    for setting in range(2):
+        draws = random.normal(mean[:, setting], sd[:, setting], (20_000, 2))
+        front = pareto_front(points)
+        # The area that a draw adds is what it dominates less what is dominated already.
+        reached = np.minimum(np.maximum(draws[:, None], front), 1.0)
+        rights = np.append(front[1:, 0], 1.0)
+        whole = np.prod(np.maximum(1.0 - draws, 0.0), axis=1)
+        left = np.maximum(draws[:, :1], front[:, 0])
+        already = np.maximum(rights - left, 0.0) * (1.0 - reached[:, :, 1])
+        assert expected[setting] == pytest.approx((whole - already.sum(axis=1)).mean(), rel=0.05)
+
+
+def test_the_batch_search_ends_once_batches_add_nothing() -> None:
+    asked = drive(load_policy("gp-ehvi")(Problem(SPACE, SLO_S, seed=1)), trials=60)
+    assert 0.03 * len(SPACE) <= len(asked) + 1 < 60
+    policy = load_policy("gp-ehvi")(Problem(SPACE, SLO_S, seed=1))
+    drive(policy, trials=60)
     chosen = SPACE.index(policy.choose().point)
     assert SWEEP.latency_s[chosen] <= SLO_S
     assert SWEEP.energy_j[chosen] < 0.9 * SWEEP.energy_j[SPACE.fastest]
