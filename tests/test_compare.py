@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from analytic_sweep import analytic_sweep
 
-from governor.comparison import Reference, curve, measure_everything, to_json
+from governor.comparison import Reference, curve, leave_alone, measure_everything, to_json
 from governor.errors import InputError, MissingExtraError
 from governor.replay import ReplayRun, Task, run
 from governor.report.drawing import check_format
@@ -51,6 +51,39 @@ def test_violations_add_up_trial_by_trial() -> None:
     assert found.violation_rate[-1] == pytest.approx(found.summary.trial_violation_rate)
 
 
+def test_a_whole_run_pays_for_its_search_and_then_holds_the_choice() -> None:
+    made = runs("random")
+    found = curve("random", made, TRIALS, budgets=[3, TRIALS], windows=20)
+    assert found is not None
+    for whole in found.whole_runs:
+        windows = [
+            [trial.truth for trial in one.trials[: whole.budget]]
+            + [one.choices[whole.budget - 1]] * (20 - whole.budget)
+            for one in made
+        ]
+        excess = [one.excess(at) for one, row in zip(made, windows, strict=True) for at in row]
+        missed = [
+            not one.keeps_slo(at) for one, row in zip(made, windows, strict=True) for at in row
+        ]
+        assert whole.energy_excess == pytest.approx(np.mean(excess))
+        assert whole.windows_missed == pytest.approx(20 * np.mean(missed))
+
+
+def test_a_whole_run_without_a_search_is_what_is_held() -> None:
+    found = curve("fixed", runs("fixed"), TRIALS, budgets=[TRIALS], windows=1000)
+    assert found is not None
+    assert found.whole_runs[0].energy_excess == pytest.approx(found.excess_mean[0])
+
+
+def test_default_governors_are_judged_once_for_each_sweep_and_bound() -> None:
+    row = SWEEP.optimum(1.5 * SWEEP.all_max_latency_s)
+    best = float(SWEEP.latency_s[row]), float(SWEEP.energy_j[row])
+    at_best = leave_alone(tasks("random") + tasks("coordinate"), {str(SWEEP): best})
+    assert at_best == Reference(0.0, 0.0, 1.0)
+    slow = leave_alone(tasks("random"), {str(SWEEP): (9 * best[0], 2 * best[1])})
+    assert slow == Reference(pytest.approx(1.0), pytest.approx(1.0), 0.0)
+
+
 def test_a_search_that_ended_early_keeps_its_last_choice() -> None:
     made = runs("fixed")
     assert {len(one.trials) for one in made} == {1}
@@ -84,7 +117,9 @@ def test_the_json_has_each_policys_curve_and_each_runs_choices() -> None:
     made = runs("coordinate")
     found = curve("coordinate", made, TRIALS)
     assert found is not None
-    document = to_json(made, [found], measure_everything(tasks("coordinate")))
+    reference = measure_everything(tasks("coordinate"))
+    assert reference is not None
+    document = to_json(made, [found], {"every setting once": reference})
     (first, *_) = document["runs"]  # pyright: ignore
     assert len(first["choices"]) == len(first["trials"])
     summary = document["summary"]
@@ -97,7 +132,8 @@ def draw(path: Path) -> None:
     curves = [curve(name, runs(name), TRIALS) for name in ("coordinate", "random", "fixed")]
     reference = measure_everything(tasks("random"))
     assert reference is not None
-    draw_comparison(path, [one for one in curves if one is not None], reference, "made <up>")
+    drawn = [one for one in curves if one is not None]
+    draw_comparison(path, drawn, {"every setting once": reference}, "made <up>")
 
 
 def test_a_png_is_drawn(tmp_path: Path) -> None:
@@ -125,7 +161,8 @@ def test_a_plot_without_trials_that_differ_still_draws(tmp_path: Path) -> None:
     made = [dataclasses.replace(one, chosen=one.oracle) for one in runs("fixed", "1x")]
     found = curve("fixed", made, 1)
     assert found is not None
-    draw_comparison(tmp_path / "plot.png", [found], Reference(0.0, 0.0, 1.0), "one trial")
+    references = {"every setting once": Reference(0.0, 0.0, 1.0)}
+    draw_comparison(tmp_path / "plot.png", [found], references, "one trial")
     assert (tmp_path / "plot.png").exists()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +31,16 @@ _FLOOR_PERCENT = 0.1
 
 
 def draw_comparison(
-    path: Path, curves: Sequence[Curve], reference: Reference, subject: str
+    path: Path, curves: Sequence[Curve], references: Mapping[str, Reference], subject: str
 ) -> None:
     """Draw energy above the optimum, and trials that missed the SLO, against trials.
 
     Args:
         path: ends in one of :data:`FORMATS`; HTML carries the figures as a table too.
+        references: by their names for people.
         subject: what was replayed, one line.
     """
-    figure = _comparison(curves, reference, subject)
+    figure = _comparison(curves, references, subject)
     if path.suffix.lower() == ".png":
         figure.savefig(path, dpi=160)
     elif path.suffix.lower() == ".svg":
@@ -48,7 +49,9 @@ def draw_comparison(
         path.write_text(_page(figure, curves, subject), encoding="utf-8")
 
 
-def _comparison(curves: Sequence[Curve], reference: Reference, subject: str) -> Figure:
+def _comparison(
+    curves: Sequence[Curve], references: Mapping[str, Reference], subject: str
+) -> Figure:
     figure = empty_figure(9.0, 7.6)
     energy, missed = figure.subplots(
         2, 1, sharex=True, height_ratios=(2.1, 1), gridspec_kw={"hspace": 0.28}
@@ -66,17 +69,17 @@ def _comparison(curves: Sequence[Curve], reference: Reference, subject: str) -> 
     figure.text(
         0.02,
         0.02,
-        f"Lines: mean over {curves[0].summary.runs} runs a policy. Bands: 95 % confidence of the "
-        "mean. Trials replayed from measured sweeps, judged by the sweeps' own figures.",
+        f"Lines: mean over the searches of each policy ({curves[0].summary.runs}). Bands: 95 % "
+        "confidence of the mean. All is judged by the sweeps' own figures.",
         size=8,
         color=FAINT,
     )
-    _draw_energy(energy, curves, reference)
+    _draw_energy(energy, curves, references)
     _draw_missed(missed, curves)
     return figure
 
 
-def _draw_energy(axes: Axes, curves: Sequence[Curve], reference: Reference) -> None:
+def _draw_energy(axes: Axes, curves: Sequence[Curve], references: Mapping[str, Reference]) -> None:
     prepare(axes, "Energy above the optimum (%, logarithmic)")
     axes.locator_params(axis="x", integer=True, nbins=13)
     axes.set_yscale("log")
@@ -95,16 +98,17 @@ def _draw_energy(axes: Axes, curves: Sequence[Curve], reference: Reference) -> N
         ends.append(
             (float(_floored(mean)[-1]), f"{curve.policy}  {mean[-1]:.1f} %", _colour(index))
         )
-    level = 100 * reference.excess_mean
-    shown = max(level, _FLOOR_PERCENT)
-    axes.axhline(shown, color=INK, linewidth=1, linestyle=(0, (5, 4)))
-    ends.append((shown, f"every setting once  {level:.1f} %", INK))
+    for name, reference in references.items():
+        level = 100 * reference.excess_mean
+        shown = max(level, _FLOOR_PERCENT)
+        axes.axhline(shown, color=INK, linewidth=1, linestyle=(0, (5, 4)))
+        ends.append((shown, f"{name}  {level:.1f} %", INK))
     ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    values = [value for value, _, _ in ends]
-    starts = [100 * curve.excess_mean[0] for curve in curves]
-    axes.set_ylim(max(_FLOOR_PERCENT, min(0.5, 0.7 * min(values))), 1.3 * max(*starts, *values, 1))
+    means = [value for curve in curves for value in _floored(100 * curve.excess_mean)]
+    values = [*means, *(value for value, _, _ in ends)]
+    axes.set_ylim(max(_FLOOR_PERCENT, min(0.5, 0.7 * min(values))), 1.3 * max(*values, 1))
     _label_ends(axes, ends, math.log)
 
 
@@ -128,6 +132,8 @@ def _line(axes: Axes, index: int, values: FloatArray) -> None:
         np.arange(1, len(values) + 1),
         values,
         color=_colour(index),
+        # A colour's second turn is told from its first by the dashes.
+        linestyle="solid" if index < len(COLOURS) else (0, (4, 1.5)),
         linewidth=2.8 if index == 0 else 1.7,
         zorder=4 if index == 0 else 3,
         solid_capstyle="round",
