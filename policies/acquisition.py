@@ -24,7 +24,7 @@ def normal_cdf(z: FloatArray) -> FloatArray:
     return np.asarray(ndtr(z), dtype=np.float64)
 
 
-def p_safe(mean: FloatArray, sd: FloatArray, log_slo: float) -> FloatArray:
+def p_safe(mean: FloatArray, sd: FloatArray, log_slo: FloatArray | float) -> FloatArray:
     """The probability that the log latency is at most ``log_slo``: shape of ``mean``."""
     return normal_cdf((log_slo - mean) / sd)
 
@@ -44,7 +44,7 @@ def knowledge_gradient(
     settings: IntArray,
     candidates: IntArray,
     noise: FloatArray,
-    log_slo: float,
+    log_slo: FloatArray | float,
     best: float,
 ) -> FloatArray:
     """How much better the best safe setting is expected to look after a trial elsewhere.
@@ -59,7 +59,7 @@ def knowledge_gradient(
         settings: ``m`` rows that could turn out best.
         candidates: ``c`` rows that could be tried.
         noise: shape ``(2,)``: relative variance of a reading of each output.
-        log_slo: bound on the log latency.
+        log_slo: bound on the log latency; of each of ``settings``, or one for all.
         best: log energy of what would be held now.
 
     Returns:

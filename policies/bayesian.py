@@ -16,10 +16,9 @@ import numpy as np
 from governor.space import BoolArray, FloatArray, IntArray
 from governor.trial import Trial
 from policies.acquisition import expected_improvement, knowledge_gradient, p_safe
+from policies.arrivals import BATCH_SIZE
 from policies.policy import STOP_BELOW, Choice, Problem, Proposal
 from policies.surrogate import ENERGY, TIME, Belief, Surrogate
-
-BATCH_SIZE = "batch_size"
 
 _PROFILE_TRIALS = 2
 """After all-max; so many trials are there to learn the coefficients, and run less risk."""
@@ -74,7 +73,7 @@ class BayesianPolicy:
             point=self.problem.space.point(row),
             feasible=feasible,
             energy_j=math.exp(belief.mean[ENERGY, row]),
-            latency_s=math.exp(belief.mean[TIME, row]),
+            latency_s=belief.latency_s(row),
             reason=f"keeps the SLO with probability {safe[row]:.2f}",
         )
 
@@ -110,13 +109,13 @@ class BayesianPolicy:
         self, belief: Belief, safe: FloatArray, rows: IntArray, best: float, gain: FloatArray
     ) -> Proposal:
         """Of these rows the one whose trial is worth most."""
-        candidates = self._shortlist(rows, gain)
+        candidates, contenders = self._shortlist(rows, gain), self._contenders(belief, best)
         lesson = knowledge_gradient(
             belief,
-            self._contenders(belief, best),
+            contenders,
             candidates,
             self._surrogate.typical_noise(),
-            self._log_slo,
+            self._log_bound(belief)[contenders],
             best,
         )
         worth = gain[candidates] + _LESSON_WEIGHT * lesson - _MISS_COST * (1 - safe[candidates])
@@ -161,7 +160,11 @@ class BayesianPolicy:
         if self._belief is None:
             self._belief = self._surrogate.believe()
         belief = self._belief
-        return belief, p_safe(belief.mean[TIME], belief.sd[TIME], self._log_slo)
+        return belief, p_safe(belief.mean[TIME], belief.sd[TIME], self._log_bound(belief))
+
+    def _log_bound(self, belief: Belief) -> FloatArray:
+        """What the SLO leaves for an inference, by setting: log seconds, shape ``(n,)``."""
+        return belief.filling.log_bound(self._log_slo)
 
     def _tried(self) -> BoolArray:
         tried = np.zeros(len(self.problem.space), dtype=np.bool_)
@@ -201,7 +204,7 @@ class BayesianPolicy:
         """The settings that may turn out best, seen one standard deviation on the bright side."""
         bright = belief.mean - belief.sd
         saving = np.maximum(best - bright[ENERGY], 0)
-        hope = saving * p_safe(bright[TIME], belief.sd[TIME], self._log_slo)
+        hope = saving * p_safe(bright[TIME], belief.sd[TIME], self._log_bound(belief))
         return np.argsort(-hope)[:_CONTENDERS]
 
     def _proposal(
@@ -211,7 +214,7 @@ class BayesianPolicy:
             point=self.problem.space.point(row),
             purpose="profile" if self._profiling else "search",
             expected_energy_j=math.exp(belief.mean[ENERGY, row]),
-            expected_latency_s=math.exp(belief.mean[TIME, row]),
+            expected_latency_s=belief.latency_s(row),
             p_safe=float(safe[row]),
             improvement=improvement,
             reason=reason,

@@ -9,6 +9,7 @@ relative and the noise of a trial is its own relative standard error.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from governor.roofline.fit import (
     Observations,
     Prior,
     fit,
-    log_readings,
     relative_noise,
     tangent,
 )
 from governor.roofline.knobs import BATCH, PERIOD, model_inputs, other_knobs
 from governor.space import FloatArray, IntArray, Space
 from governor.trial import Trial
+from policies.arrivals import Filling, Readings, items, period_s
 
 with warnings.catch_warnings():
     # scikit-optimize's own imports warn on recent numpy and scikit-learn.
@@ -35,9 +36,6 @@ with warnings.catch_warnings():
 
 TIME, ENERGY = 0, 1
 """The two outputs: the first axis of every array that holds both."""
-
-_IDLE = 1.1
-"""An inference that starts this many latencies after the one before had to wait for input."""
 
 _TINY = 1e-12
 
@@ -169,8 +167,10 @@ class Belief:
     """What is believed of every setting after some trials.
 
     Attributes:
-        mean: shape ``(2, n)``, log seconds at the SLO's percentile and log joules an item.
+        mean: shape ``(2, n)``, log seconds of an inference at the SLO's percentile and log
+            joules an item.
         sd: shape ``(2, n)``, relative standard deviations.
+        filling: what latency is besides the inference.
     """
 
     def __init__(
@@ -179,12 +179,14 @@ class Belief:
         rows: IntArray,
         gp: GaussianProcessRegressor,
         kernel: RooflineKernel,
+        filling: Filling,
     ) -> None:
         """Take the posterior of a process fitted to ``rows`` around ``centre``, ``(2, n)``.
 
         It comes from the process's own Cholesky factor: what ``predict`` would give, but
         for a whole lattice in a tenth of the time, and with covariances.
         """
+        self.filling = filling
         self._kernel = kernel
         self._rows = rows
         self._whiten = np.linalg.inv(gp.L_)
@@ -193,6 +195,10 @@ class Belief:
         self.mean = centre + (prior @ gp.alpha_).reshape(2, -1)
         known = np.sum((prior @ self._whiten.T) ** 2, axis=1).reshape(2, -1)
         self.sd: FloatArray = np.sqrt(np.maximum(kernel.variance(settings) - known, _TINY))
+
+    def latency_s(self, row: int) -> float:
+        """Expected at the SLO's percentile, with the wait for a batch where that counts."""
+        return float(np.exp(self.mean[TIME, row]) + self.filling.wait_s[row])
 
     def covariance(self, rows: IntArray, at: IntArray) -> FloatArray:
         """Posterior covariance, shape ``(2, 2, len(rows), len(at))``: by outputs and settings."""
@@ -206,6 +212,7 @@ class _View:
     """The roofline as one prior has it, fitted to the trials.
 
     Attributes:
+        fills: whether latency is taken to begin when the oldest item of a batch arrives.
         centre: shape ``(2, n)``: the roofline at the prior's mean, as its tangent at the best
             fit has it.
         slopes: shape ``(2, n, p)``: its derivatives per prior standard deviation.
@@ -213,7 +220,8 @@ class _View:
         log_evidence: how likely this prior made the readings, up to a constant that all share.
     """
 
-    def __init__(self, prior: Prior) -> None:
+    def __init__(self, prior: Prior, fills: bool) -> None:
+        self.fills = fills
         self._prior = prior
         self._parameters: FloatArray | None = None
         self.scales = np.ones(2)
@@ -222,8 +230,7 @@ class _View:
     def look(
         self,
         rows: IntArray,
-        logs: FloatArray,
-        noise: FloatArray,
+        readings: Readings,
         errors: FloatArray,
         inputs: FloatArray,
     ) -> None:
@@ -231,21 +238,23 @@ class _View:
 
         Args:
             rows: shape ``(t,)``, the settings tried.
-            logs, noise: shape ``(2, t)``, readings and their variances.
+            readings: of ``t`` trials.
             errors: shape ``(2, 2, t, t)``: smooth errors and scatter, each by output.
             inputs: shape ``(n, 6)``, of every setting.
         """
         # The first trial, at all-max, is the unit of time and of energy.
-        prior, unit = self._prior, logs[:, :1]
+        prior, logs, noise = self._prior, readings.logs, readings.noise
+        unit = logs[:, :1]
         covariance = np.tensordot(self.scales**2, errors, 1) + np.eye(len(rows)) * noise[:, None]
         observed = Observations(inputs[rows], logs - unit, covariance)
         self._parameters = fit(observed, self._parameters, prior)
         values, self.slopes = tangent(self._parameters, inputs, prior.sd)
         self.centre = values + self.slopes @ ((prior.mean - self._parameters) / prior.sd) + unit
         missed = (logs - self.centre[:, rows]).ravel()
-        self.scales, self.log_evidence = _likely_scales(
+        self.scales, likely = _likely_scales(
             self.slopes[:, rows].reshape(len(missed), -1), errors, noise.ravel(), missed
         )
+        self.log_evidence = likely + readings.log_density
 
 
 class Surrogate:
@@ -259,12 +268,12 @@ class Surrogate:
         """``prior``: of the roofline's coefficients; one that the trials contradict is dropped."""
         self.space = space
         self.rows: list[int] = []
-        self._logs: list[tuple[float, float]] = []
-        self._noise: list[tuple[float, float]] = []
-        self._intervals: list[tuple[float, float]] = []
+        self._trials: list[Trial] = []
         self._inputs = model_inputs(space)
+        self._items = items(space)
         self._errors = Errors(space)
-        self._views = [_View(one) for one in ([WEAK] if prior.weak else [prior, WEAK])]
+        priors = [WEAK] if prior.weak else [prior, WEAK]
+        self._views = [_View(one, fills) for fills in (False, True) for one in priors]
 
     def tell(self, trial: Trial) -> None:
         """Add a trial.
@@ -276,32 +285,37 @@ class Surrogate:
         if trial.point is None:
             raise PolicyError("a policy was told a trial without an operating point")
         self.rows.append(self.space.index(trial.point))
-        self._logs.append(log_readings(trial))
-        self._intervals.append((trial.duration_s / trial.inferences, trial.mean_latency_s))
-        self._noise.append(relative_noise(trial))
+        self._trials.append(trial)
 
     def typical_noise(self) -> FloatArray:
         """Variance of a reading of each output, relative: shape ``(2,)``."""
-        return np.median(np.array(self._noise), axis=0) ** 2
+        return np.median([relative_noise(trial) for trial in self._trials], axis=0) ** 2
 
     def believe(self) -> Belief:
         """Refit to all trials; needs at least one."""
-        rows, logs = np.array(self.rows), np.array(self._logs).T
-        noise = np.array(self._noise).T ** 2
-        self._inputs[:, PERIOD] = self._period()
+        rows = np.array(self.rows)
+        period = period_s(self._trials, self._items[rows])
+        unit_s = self._trials[0].mean_latency_s
+        self._inputs[:, PERIOD] = period * self._items.min() / unit_s
         errors = np.stack((self._errors.smooth(rows, rows), self._errors.scatter(rows, rows)))
-        for view in self._views:
-            view.look(rows, logs, noise, errors, self._inputs)
-        view = max(self._views, key=lambda view: view.log_evidence)
+        seen: list[tuple[_View, Readings, Filling]] = []
+        for view, filling in self._fillings(period):
+            if (readings := filling.readings(self._trials, rows)) is not None:
+                view.look(rows, readings, errors, self._inputs)
+                seen.append((view, readings, filling))
+        view, readings, filling = max(seen, key=lambda one: one[0].log_evidence)
         kernel = RooflineKernel(view.slopes, self._errors, view.scales)
-        gp = GaussianProcessRegressor(kernel, alpha=noise.ravel(), optimizer=None)
-        gp.fit(_twice(rows), (logs - view.centre[:, rows]).ravel())
-        return Belief(view.centre, rows, gp, kernel)
+        gp = GaussianProcessRegressor(kernel, alpha=readings.noise.ravel(), optimizer=None)
+        gp.fit(_twice(rows), (readings.logs - view.centre[:, rows]).ravel())
+        return Belief(view.centre, rows, gp, kernel, filling)
 
-    def _period(self) -> float:
-        """Between two inputs that had to be waited for, over the latency at all-max; else 0."""
-        waited = [interval for interval, latency in self._intervals if interval > _IDLE * latency]
-        return min(waited, default=0.0) / self._intervals[0][1]
+    def _fillings(self, period_s: float) -> Iterator[tuple[_View, Filling]]:
+        """Each view with what it takes latency to be, where that can make a difference."""
+        for view in self._views:
+            if not view.fills:
+                yield view, Filling.none(len(self._items))
+            elif period_s and np.ptp(self._items) > 0:
+                yield view, Filling.of(self._items, period_s)
 
 
 def _likely_scales(
