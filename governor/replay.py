@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 
 import numpy as np
 
@@ -211,6 +212,30 @@ def run(task: Task) -> ReplayRun:
         choices=tuple(choices),
         search_seconds=watch.seconds,
     )
+
+
+def settings_of(tasks: Sequence[Task]) -> dict[str, str]:
+    """All that the runs of these tasks depend on, by its name for people."""
+
+    def told(values: Iterable[object]) -> str:
+        return ", ".join(dict.fromkeys(map(str, values)))
+
+    seeds = {task.seed for task in tasks}
+    sweeps = {str(task.sweep): task.sweep for task in tasks}
+    figures = sha256()
+    for name, sweep in sweeps.items():
+        figures.update(name.encode())
+        for part in (sweep.space.settings, sweep.latency_s, sweep.energy_j):
+            figures.update(np.ascontiguousarray(part).tobytes())
+    return {
+        "policy": told(task.policy for task in tasks),
+        "SLO": told(task.slo for task in tasks),
+        "trials": told(task.trials for task in tasks),
+        "seeds": f"{len(seeds)} from {min(seeds)}",
+        "noise": told(task.noise for task in tasks),
+        "choices after each trial": told(task.curve for task in tasks),
+        "sweeps": f"{len(sweeps)} with checksum {figures.hexdigest()[:12]}",
+    }
 
 
 def _chosen(search: Search, sweep: Sweep) -> Truth:

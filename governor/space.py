@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,17 @@ class OperatingPoint(Mapping[str, float]):
     def __reduce__(self) -> tuple[type[OperatingPoint], tuple[dict[str, float]]]:
         # Strings hash differently in each process: a pickle must not carry the hash.
         return OperatingPoint, (self._values,)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: object, handler: Callable[[object], Any]) -> Any:
+        """In JSON it is an object of numbers."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(
+            cls,
+            handler(dict[str, float]),
+            serialization=core_schema.plain_serializer_function_ser_schema(dict),
+        )
 
     def __repr__(self) -> str:
         return f"OperatingPoint({self._values})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -189,6 +190,8 @@ def _on_ray(work: Callable[[T], R], tasks: Sequence[T], place: Place) -> Iterato
 def _ray_session(ray: Any, place: Place) -> Generator[None]:
     workers = {} if place.scheduler else {"num_cpus": place.jobs or _cores()}
     try:
+        if place.scheduler is not None:
+            _knock(place.scheduler)
         ray.init(
             address=place.scheduler or "local",
             include_dashboard=None if place.scheduler else False,
@@ -205,6 +208,17 @@ def _ray_session(ray: Any, place: Place) -> Generator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes where nobody listens.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), PATIENCE_S).close()
 
 
 _INSTALL = "install one version of energy-governor on all machines of the cluster"

@@ -14,6 +14,7 @@ from governor.cli.replay import (
     Jobs,
     Json,
     Noise,
+    Resume,
     Scheduler,
     Seeds,
     Slo,
@@ -84,6 +85,7 @@ def compare(
     jobs: Jobs = None,
     backend: Backend = None,
     scheduler: Scheduler = None,
+    resume: Resume = None,
 ) -> None:
     """Compare policies on measured sweeps, or on an emulated board.
 
@@ -112,7 +114,7 @@ def compare(
         for slo in slos
         for seed in range(seeds)
     ]
-    runs = run_with_progress(tasks, place)
+    runs = run_with_progress(tasks, place, resume)
     found = [
         curve(name, [run for run in runs if run.policy == name], trials, budgets, windows)
         for name in names

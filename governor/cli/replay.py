@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from governor import __version__
 from governor.devices.trace import Sweep, join, read_traces
 from governor.errors import InputError
+from governor.finished import FinishedFile, resumed
 from governor.logs import LogFormat
 from governor.spread import Cluster, Place, spread, with_progress
 from governor.units import Bound, format_percent, parse_bound
@@ -80,6 +82,13 @@ Scheduler = Annotated[
     ),
 ]
 
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume", metavar="FILE", help="Keep finished runs in FILE, and go on from those in it."
+    ),
+]
+
 PIPE_WIDTH = 160
 SUMMARY_COLUMNS = (
     "energy\nexcess,\nmean",
@@ -108,6 +117,7 @@ def replay(
     jobs: Jobs = None,
     backend: Backend = None,
     scheduler: Scheduler = None,
+    resume: Resume = None,
 ) -> None:
     """Search measured sweeps and judge the search.
 
@@ -132,6 +142,7 @@ def replay(
             for seed in range(seeds)
         ],
         place,
+        resume,
     )
     if json_file is not None:
         write_json(json_file, to_json(runs))
@@ -231,11 +242,23 @@ def write_json(path: Path, document: object) -> None:
     path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def run_with_progress(tasks: Sequence[Task], place: Place) -> list[ReplayRun]:
-    """Run the tasks there, under a progress bar."""
-    from governor.replay import run
+def run_with_progress(
+    tasks: Sequence[Task], place: Place, resume: Path | None = None
+) -> list[ReplayRun]:
+    """Run the tasks there, under a progress bar.
 
-    return list(with_progress(spread(run, tasks, place), len(tasks), "Searching"))
+    ``resume``: a file that keeps finished runs; those in it are not run again.
+    """
+    from governor.replay import ReplayRun, run, settings_of
+
+    def work(some: Sequence[Task]) -> Iterator[ReplayRun]:
+        return spread(run, some, place)
+
+    if resume is None:
+        return list(with_progress(work(tasks), len(tasks), "Searching"))
+    settings = {"version": __version__, **settings_of(tasks)}
+    with FinishedFile(resume, settings, ReplayRun) as file:
+        return list(with_progress(resumed(file, tasks, work), len(tasks), "Searching"))
 
 
 def _print(runs: Sequence[ReplayRun], title: str) -> None:
