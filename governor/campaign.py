@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from governor.errors import PolicyError
 from governor.known import Known
+from governor.roofline.learnt import learnt
 from governor.search import Search
 from governor.space import Space
 from governor.trial import Trial
@@ -45,10 +46,14 @@ class Campaign:
         """Whether the fastest point is known, so that a policy can be asked."""
         return self._search is not None
 
-    def begin(self, slo_s: float) -> None:
-        """The fastest point was measured: from now on the bound is known."""
+    def begin(self, slo_s: float, earlier: Sequence[Trial] = ()) -> None:
+        """The fastest point was measured: from now on the bound is known.
+
+        Args:
+            earlier: trials of another workload on this board: what they teach of it is used.
+        """
         self.known.slo_s = slo_s
-        problem = Problem(self._space, slo_s, self._seed)
+        problem = Problem(self._space, slo_s, self._seed, learnt(self._space, earlier))
         self._search = Search(problem, self._policy_for(problem), self._trials)
         self._search.next()
 

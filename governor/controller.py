@@ -349,13 +349,12 @@ class Controller:
         if self.baseline is not None:
             self.baseline = judged(self.baseline)
         self._drops = 0
-        self._start_campaign(anchor)
-        self._campaign.recall(others, TRIALS_FOR_ANOTHER_BOUND)
+        self._start_campaign(anchor, others)
         if not self.slo_feasible:
             fastest = Proposal(point=self._campaign.fastest, reason="nothing keeps it")
             return self._verify(now_s, fastest, because, None)
-        past = self.phases.recognise(anchor, self.slo_s)
-        if past and past.bound_by(self.slo_s) and past.chosen.point in self._ceiling.space:
+        past = self._recognise(anchor)
+        if past is not None and past.bound_by(self.slo_s):
             return self._verify_again(now_s, past, because, None)
         held = self.held if self.phase == "hold" else None
         self.phase = "search"
@@ -369,6 +368,10 @@ class Controller:
         if settled is not None and trials and settled.point is not None:
             self.phases.remember(PastPhase(self.slo_s, trials, settled))
         self._settled = self._recalled = None
+
+    def _recognise(self, anchor: Trial) -> PastPhase | None:
+        past = self.phases.recognise(anchor, self.slo_s)
+        return past if past and past.chosen.point in self._ceiling.space else None
 
     def _verify_again(
         self, now_s: float, past: PastPhase, because: str, trial: Trial | None
@@ -444,23 +447,28 @@ class Controller:
         trial = self.seen.resolve(trial)
         if self.baseline is not None:
             self.baseline = self.seen.streams.judged(self.baseline)
-        self._start_campaign(trial)
+        past = self._recognise(trial)
+        self._start_campaign(trial, past.trials[1:] if past else ())
         self._note(trial)
         if not self.slo_feasible:
             return self._settle_for(now_s, trial, because)
-        past = self.phases.recognise(trial, self.slo_s)
-        if past is None or past.chosen.point not in self._ceiling.space:
-            return self._proceed(now_s, because, trial)
-        self._campaign.recall(past.trials[1:], TRIALS_FOR_ANOTHER_BOUND)
-        if past.bound_by(self.slo_s):
+        if past is not None and past.bound_by(self.slo_s):
             return self._verify_again(now_s, past, because, trial)
-        return self._proceed(now_s, f"{because}, as in an earlier phase", trial)
+        return self._proceed(now_s, because, trial)
 
-    def _start_campaign(self, anchor: Trial) -> None:
-        """Begin a search that knows the fastest point, and so whether any can keep the bound."""
+    def _start_campaign(self, anchor: Trial, known: Sequence[Trial] = ()) -> None:
+        """Begin a search that knows the fastest point, and so whether any can keep the bound.
+
+        Args:
+            known: further trials of this workload; where there are none, those of the phase
+                before teach of the board.
+        """
         self._campaign = self._new_campaign()
-        self._campaign.begin(self.slo_s)
+        latest = self.phases.latest
+        self._campaign.begin(self.slo_s, latest.trials if latest and not known else ())
         self._campaign.record(anchor)
+        if known:
+            self._campaign.recall(known, TRIALS_FOR_ANOTHER_BOUND)
         self.slo_feasible = p_keeps(anchor, self.slo_s) >= HOPELESS
 
     def _record(self, trial: Trial) -> None:

@@ -43,6 +43,7 @@ from policies.policy import (
     DEFAULT_POLICY,
     Policy,
     PolicyFactory,
+    Problem,
     check_policy_name,
     load_policy,
 )
@@ -237,7 +238,14 @@ class EnergyGovernor(Stream):
 
         prior_in = seeding(model, board or self._info.name)
         prior_in(space)  # now, and not in the control loop
-        return lambda problem: policy_for(replace(problem, prior=prior_in(problem.space)))
+
+        def seeded(problem: Problem) -> Policy:
+            """What earlier trials taught is worth more than what was to be expected."""
+            if not problem.prior.weak:
+                return policy_for(problem)
+            return policy_for(replace(problem, prior=prior_in(problem.space)))
+
+        return seeded
 
     # The block ---------------------------------------------------------------------------
 

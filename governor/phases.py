@@ -56,6 +56,11 @@ class Phases:
             self._phases.remove(same)
         self._phases.append(phase)
 
+    @property
+    def latest(self) -> PastPhase | None:
+        """The one that ended last."""
+        return self._phases[-1] if self._phases else None
+
     def recognise(self, anchor: Trial, slo_s: float) -> PastPhase | None:
         """The phase that gave these figures at the fastest point; None: no such is known.
 

@@ -377,3 +377,29 @@ def test_frames_queue_where_the_board_does_not_keep_up_and_stale_ones_are_droppe
 def test_frames_have_no_queue_without_a_rate() -> None:
     with pytest.raises(InputError, match="set the board up with period_s"):
         EmulatedBoard("nano").batch(2)
+
+
+def test_a_sagging_supply_costs_loss_and_lowers_what_can_be_drawn():
+    board = EmulatedBoard("xavier-nx", "yolov8n", noise=False)
+    fastest = board.space.point(board.space.fastest)
+    whole_j, seconds = board.true_energy_j(fastest), board.true_latency_s(fastest)
+    board.set_supply(0.4)
+    assert board.true_energy_j(fastest) > 1.05 * whole_j
+    assert board.true_latency_s(fastest) == seconds
+    board.apply(fastest)
+    for _ in range(100):
+        board.infer()
+    assert board.read() != fastest
+    assert board.sample().throttle_events["over_current"] > 0
+    with pytest.raises(InputError, match="no share"):
+        board.set_supply(0.0)
+
+
+def test_a_camera_may_change_its_rate():
+    board = EmulatedBoard("xavier-nx", "yolov8n", period_s=0.1)
+    board.infer()
+    board.set_period(0.2)
+    starts = [span.start_s for span in board.frames(4)]
+    assert starts[3] - starts[2] == pytest.approx(0.2)
+    with pytest.raises(InputError, match="not positive"):
+        board.set_period(0.0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from governor.devices.emulated.noise import LatencyNoise, widths
+from governor.devices.emulated.noise import LatencyNoise, ResampledNoise, widths
+from governor.errors import InputError
 from governor.space import FloatArray
 
 CYCLES, SETTINGS = 300, 96
@@ -74,3 +76,20 @@ def test_tails_are_heavier_than_a_normal_distribution() -> None:
     factors = np.array([noise.factor(1.0) for _ in range(50_000)]) - 1
     assert np.percentile(factors, 99.9) > 4 * factors.std()
     assert np.percentile(factors, 0.1) > -4 * factors.std()
+
+
+def test_measured_times_are_drawn_in_blocks_that_keep_their_order():
+    times = [1.0 + 0.001 * number for number in range(240)]
+    noise = ResampledNoise(times, seed=3, block=60)
+    drawn = np.array([noise.factor(1.0) for _ in range(60 * 50)]).reshape(50, 60)
+    step = 0.001 / np.mean(times)
+    # each block runs on as measured, but where it wraps around at the end
+    assert (np.isclose(np.diff(drawn, axis=1), step).sum(axis=1) >= 58).all()
+    assert drawn.mean() == pytest.approx(1.0, abs=0.03)
+    assert len(np.unique(drawn[:, 0])) > 20
+
+
+@pytest.mark.parametrize("times", [[1.0] * 119, [1.0] * 119 + [0.0], [1.0] * 119 + [math.nan]])
+def test_noise_needs_enough_positive_times(times):
+    with pytest.raises(InputError, match="positive times"):
+        ResampledNoise(times, seed=0)

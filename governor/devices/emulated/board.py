@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from governor.devices.emulated.clock import VirtualClock
 from governor.devices.emulated.emulation import Emulation, run
-from governor.devices.emulated.noise import LatencyNoise, widths
+from governor.devices.emulated.noise import LatencyNoise, Noise, widths
 from governor.devices.emulated.workload import Workload
 from governor.errors import InputError
 from governor.space import OperatingPoint
@@ -31,7 +31,7 @@ class EmulatedBoard(Emulation):
         ambient_c: float = 25.0,
         period_s: float | None = None,
         clock: VirtualClock | None = None,
-        noise: bool = True,
+        noise: bool | Noise = True,
         sensor_noise: float = 0.005,
     ) -> None:
         """
@@ -43,7 +43,7 @@ class EmulatedBoard(Emulation):
             period_s: a frame arrives every so many seconds, and a batch waits for its frames; None:
                 the next inference starts when the last one ends.
             clock: to share one between boards; its own otherwise.
-            noise: whether inference times scatter.
+            noise: whether inference times scatter, or how.
             sensor_noise: standard deviation of a power reading, relative.
 
         Raises:
@@ -55,7 +55,7 @@ class EmulatedBoard(Emulation):
             period_s=period_s, sensor_noise=sensor_noise,
         )  # fmt: skip
         self._busy = False
-        self._noise = LatencyNoise(seed) if noise else None
+        self._noise = LatencyNoise(seed) if noise is True else noise or None
         self._widths = widths(self._table().latency_s.shape, seed).ravel().tolist()
         self._frame_s = self._camera_s = self._time.now()
         self._time.subscribe(lambda _, end_s: self._machine.advance(end_s, self._busy))

@@ -10,7 +10,7 @@ from functools import cache, lru_cache, partial
 import numpy as np
 
 from governor.devices.device import Clock, DeviceInfo, Sample
-from governor.devices.emulated.hardware import load_board
+from governor.devices.emulated.hardware import Board, load_board
 from governor.devices.emulated.machine import KNOBS, TRANSITION_S, Machine
 from governor.devices.emulated.physics import Contention, Tables, steady_power, tables
 from governor.devices.emulated.workload import Workload, load_workload
@@ -33,6 +33,7 @@ class Scene:
     period_s: float | None
     air_c: float
     cores: int | None = None
+    supply: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,20 @@ def _tables(
 
 
 @cache
+def _hardware(board: str, supply: float = 1.0) -> Board:
+    """The board at such a share of its nominal supply voltage.
+
+    As much current then brings less power, so that the cap falls with the voltage; and the same
+    power takes more current, whose loss grows with its square (assumed: all loss is resistive).
+    """
+    whole = load_board(board)
+    if supply == 1.0:
+        return whole
+    thermal = replace(whole.thermal, power_cap_w=whole.thermal.power_cap_w * supply)
+    return replace(whole, loss=whole.loss / supply**2, thermal=thermal)
+
+
+@cache
 def _space(board: str) -> Space:
     hardware = load_board(board)
     levels = (hardware.cpu.levels_hz, hardware.gpu.levels_hz, hardware.memory.levels_hz)
@@ -63,7 +78,8 @@ def _space(board: str) -> Space:
 def _default(scene: Scene) -> _Default:
     """Let the governors run without noise until settled and warm, then take the mean."""
     table = _tables(scene.board, scene.workload, scene.batch_size, scene.contention, scene.cores)
-    machine = Machine(load_board(scene.board), table, air_c=scene.air_c, sensor_noise=0.0)
+    board = _hardware(scene.board, scene.supply)
+    machine = Machine(board, table, air_c=scene.air_c, sensor_noise=0.0)
     count = max(10, int(SETTLE_S / max(machine.latency_s, scene.period_s or 0.0)))
     for _ in range(2):
         settled = _mean(machine, scene, count)
@@ -101,6 +117,11 @@ def run(machine: Machine, work: float, busy_until: Callable[[float], None]) -> N
         busy_until(machine.next_event_s)
 
 
+def _check_period(period_s: float | None) -> None:
+    if period_s is not None and not period_s > 0:
+        raise InputError(f"period {period_s} s is not positive; leave it out for a closed loop")
+
+
 class Emulation:
     """What both kinds of emulated board share: a device around a machine, and its ground truth."""
 
@@ -120,8 +141,7 @@ class Emulation:
         chosen = load_workload(workload) if isinstance(workload, str) else workload
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} is not at least 1")
-        if period_s is not None and not period_s > 0:
-            raise InputError(f"period {period_s} s is not positive; leave it out for a closed loop")
+        _check_period(period_s)
         self._scene = Scene(board, chosen, batch_size, Contention(), period_s, ambient_c)
         self._clock = clock
         self._found: dict[int, int] | None = None
@@ -253,6 +273,27 @@ class Emulation:
         if not 1 <= cores <= self._board.cpu.cores:
             raise InputError(f"{cores} cores online; the board has 1 to {self._board.cpu.cores}")
         self._change(cores=cores)
+
+    def set_period(self, period_s: float | None) -> None:
+        """The camera delivers a frame every so many seconds; None: the loop is closed.
+
+        Raises:
+            InputError: the period is not positive.
+        """
+        _check_period(period_s)
+        self._change(period_s=period_s)
+
+    def set_supply(self, share: float) -> None:
+        """The supply sags to a share of its nominal voltage, as an empty battery's does.
+
+        Raises:
+            InputError: the share is not above 0 and at most 1.
+        """
+        if not 0 < share <= 1:
+            raise InputError(f"supply {share} is no share of the nominal voltage, above 0 to 1")
+        self._change(supply=share)
+        with self._lock:
+            self._board = self._machine.board = _hardware(self._scene.board, share)
 
     def write_behind(self, knob: str, value: float) -> None:
         """Someone else pins one knob, without telling whoever governs the board.

@@ -376,6 +376,7 @@ def _gemm() -> list[Op]:
 
 NETWORKS: dict[str, Callable[[], list[Op]]] = {
     "yolov8n": _yolov8n,
+    "yolov8n-320": lambda: _yolov8n(320),
     "yolov4-tiny": lambda: _yolo_tiny(v4=True),
     "yolov3-tiny": lambda: _yolo_tiny(v4=False),
     "mobilenet-v2": _mobilenet_v2,

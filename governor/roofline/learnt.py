@@ -1,0 +1,95 @@
+"""What the trials of one workload teach about another one on the same board.
+
+How the voltages rise with the clocks belongs to the board, and so, nearly, does what each clock
+costs in power; how much is computed, moved and launched belongs to the workload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from governor.roofline.energy import ENERGY_PARAMETERS
+from governor.roofline.fit import (
+    PARAMETERS,
+    WEAK,
+    Observations,
+    Prior,
+    fit,
+    log_readings,
+    relative_noise,
+    tangent,
+)
+from governor.roofline.knobs import PERIOD, model_inputs
+from governor.roofline.time import TIME_PARAMETERS
+from governor.space import FloatArray, Space
+from governor.trial import Trial
+
+FEWEST = 4
+"""Trials; from fewer nothing is learnt that the weak prior does not know."""
+MISFIT = (0.02, 0.035)
+"""What the roofline misses at a setting, relative, of time and of energy: scatter and bend."""
+IDLE = 1.1
+"""An inference that starts this many latencies after the one before had to wait for input."""
+
+_BOARD = ("emc_exponent", "gpu_floor", "gpu_voltage", "cpu_floor", "cpu_voltage")
+_MOVES = {
+    **dict.fromkeys(TIME_PARAMETERS, 0.7),
+    **dict.fromkeys(ENERGY_PARAMETERS, 0.4),
+    **dict.fromkeys(_BOARD, 0.2),
+}
+"""By how much a coefficient moves from one workload to the next, in standard deviations of the
+weak prior. One that is not named, a scale, is measured anew by the first trial."""
+
+
+def learnt(space: Space, trials: Sequence[Trial]) -> Prior:
+    """A prior for the next workload, from trials of an earlier one on the same board.
+
+    Its means are the earlier workload's; its deviations are what was left open there, and how
+    far coefficients move between workloads.
+
+    Args:
+        space: that is searched next.
+        trials: the fastest point's first, whatever its space was; those outside are left out.
+    """
+    by_row = {
+        space.index(trial.point): trial
+        for trial in trials
+        if trial.point is not None and trial.point in space
+    }
+    if len(by_row) < FEWEST or space.fastest not in by_row:
+        return WEAK
+    rows = sorted(by_row, key=lambda row: row != space.fastest)  # the unit comes first
+    used = [by_row[row] for row in rows]
+    inputs = model_inputs(space)[rows]
+    inputs[:, PERIOD] = _period(used)
+    logs = np.array([log_readings(trial) for trial in used]).T
+    variance = np.array([relative_noise(trial) for trial in used]).T ** 2
+    variance += np.square(MISFIT)[:, None]
+    observed = Observations(inputs, logs - logs[:, :1], np.eye(len(used)) * variance[:, None])
+    mean = fit(observed)
+    moves = np.array([_MOVES.get(name, np.inf) for name in PARAMETERS])
+    left = _left_open(mean, inputs, variance)
+    sd = WEAK.sd * np.minimum(np.sqrt(left + moves**2), 1.0)
+    known = np.isfinite(moves)
+    return Prior(mean=np.where(known, mean, WEAK.mean), sd=sd)
+
+
+def _left_open(mean: FloatArray, inputs: FloatArray, variance: FloatArray) -> FloatArray:
+    """Posterior variances in units of the weak prior's, shape ``(p,)``, to first order."""
+    _, slopes = tangent(mean, inputs)
+    white = (slopes / np.sqrt(variance)[..., None]).reshape(-1, len(mean))
+    information = white.T @ white + np.eye(len(mean))
+    return np.asarray(np.diagonal(np.linalg.inv(information)), dtype=np.float64)
+
+
+def _period(trials: Sequence[Trial]) -> float:
+    """Between two inputs that had to be waited for, over the latency at all-max; else 0."""
+    intervals_s = [trial.duration_s / trial.inferences for trial in trials]
+    waited_s = [
+        interval_s
+        for interval_s, trial in zip(intervals_s, trials, strict=True)
+        if interval_s > IDLE * trial.mean_latency_s
+    ]
+    return min(waited_s, default=0.0) / trials[0].mean_latency_s
