@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from governor.errors import InputError
-from governor.roofline.board import Status
+from governor.roofline.board import Leakage, Status
 from governor.roofline.board_file import format_board, parse_board
 from governor.roofline.boards import (
     board_names,
     board_text,
     load_board,
 )
+from governor.roofline.prediction import Clocks, standing_power
 
 BOARDS = board_names()
 
@@ -84,6 +85,38 @@ def test_a_measured_constant_keeps_its_interval() -> None:
     )
     constant = parse_board(text, "nano", "nano.toml").constants["gpu.bytes_per_clock"]
     assert (constant.status, constant.low, constant.high) == ("measured", 23, 25.5)
+
+
+def test_an_interval_may_have_no_end_and_of_a_list_it_is_a_list() -> None:
+    board = load_board("nano")
+    key = "memory.gb_per_s"
+    values = board.constants[key].value
+    low, high = [each / 2 for each in values], [each * 2 for each in values[:-1]] + [np.inf]
+    measured = replace(board.constants[key], low=low, high=high)
+    text = format_board(board.title, {**board.constants, key: measured})
+    assert parse_board(text, "nano", "nano.toml").constants[key] == measured
+    wrong = format_board(board.title, {**board.constants, key: replace(measured, low=low[1:])})
+    with pytest.raises(InputError, match="low or high that is not of the form of its value"):
+        parse_board(wrong, "nano", "nano.toml")
+
+
+def test_leakage_is_optional_and_grows_with_voltage_and_temperature() -> None:
+    text = board_text("nano")
+    board = parse_board(text, "nano", "nano.toml")
+    assert board.leakage == Leakage()
+    rests = 'status = "measured", source = "a test" }'
+    leaky = parse_board(
+        f"{text}\n[leakage]\ncpu_w = {{ value = 0.1, {rests}\ngpu_w = {{ value = 0.2, {rests}\n"
+        f"reference_c = {{ value = 50, {rests}\nper_degree = {{ value = 0.02, {rests}\n",
+        "nano",
+        "nano.toml",
+    )
+    clocks = Clocks.at(board.mode("MAXN"))
+    v2 = (board.cpu.voltage.squared(clocks.cpu_hz), board.gpu.voltage.squared(clocks.gpu_hz))
+    leaks_w = standing_power(leaky, clocks) - standing_power(board, clocks)
+    assert leaks_w == pytest.approx(0.1 * v2[0] + 0.2 * v2[1])
+    warmer_w = standing_power(leaky, clocks, 70) - standing_power(board, clocks, 70)
+    assert warmer_w == pytest.approx(np.exp(0.4) * leaks_w)
 
 
 @pytest.mark.parametrize("name", BOARDS)

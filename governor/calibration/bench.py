@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Purpose = Literal["compute", "read", "write", "mix"]
+Purpose = Literal["compute", "read", "write", "mix", "cores"]
 
 INTENSITIES = (1.0, 4.0, 16.0, 64.0)
 """FLOP a byte of the sweep between streams and chains of multiply-adds."""
@@ -19,20 +19,25 @@ class Kernel:
 
     Attributes:
         purpose: ``compute``: multiply-adds in registers, nothing moved; ``read``, ``write``:
-            streams far larger than any cache; ``mix``: both.
+            streams far larger than any cache; ``mix``: both; ``cores``: CPU cores are busy, and
+            the unit whose roofline is wanted is idle.
         precision: of its arithmetic.
         unit: ``cuda`` cores (or a CPU's), or ``tensor`` cores.
         intensity: FLOP a byte; infinite, or nearly 0 in a stream.
+        cores: how many, of ``cores``.
     """
 
     purpose: Purpose
     precision: str = "fp32"
     unit: Literal["cuda", "tensor"] = "cuda"
     intensity: float = math.inf
+    cores: int = 0
 
     def __str__(self) -> str:
         if self.purpose == "compute":
             return f"{self.precision} on {self.unit} cores"
+        if self.purpose == "cores":
+            return f"{self.cores} CPU cores"
         if self.purpose == "mix":
             return f"{self.intensity:g} FLOP a byte"
         return self.purpose

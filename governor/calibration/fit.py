@@ -2,11 +2,13 @@
 
 Rates give the peaks a clock and the two limits of bandwidth, the lower of which holds. Power is
 a sum of terms with non-negative coefficients, once the voltage curves are given: a constant, one
-a memory clock, ``f V^2`` of the CPU and of the GPU (which takes in their leakage), joules a FLOP
-times ``V^2``, and joules a byte with and without it. They are fitted by non-negative least
-squares (Lawson and Hanson, scipy's ``nnls``) inside a search for the curves, each a floor and a
-straight rise. What the runs cannot tell apart is taken as known. Intervals are of 95 %
-confidence, from the scatter around the fit, misfit included.
+a memory clock, ``f V^2`` of the CPU and of the GPU, their leakage ``V^2 exp(c (T - 50 degrees))``,
+joules a FLOP times ``V^2``, and joules a byte with and without it. They are fitted by non-negative
+least squares (Lawson and Hanson, scipy's ``nnls``) inside a search for the curves, each a floor
+and a straight rise, and for how leakage grows. What the runs cannot tell apart is taken as known.
+
+Intervals come from the scatter around the fit, misfit included, with all constants uncertain at
+once. Each is of 99.8 % confidence, so that the 25 or so of a board hold together with 95 %.
 """
 
 from __future__ import annotations
@@ -22,27 +24,46 @@ import numpy as np
 from governor.calibration.measure import Run
 from governor.errors import GovernorError
 from governor.roofline.board import Voltage
-from governor.space import FloatArray
+from governor.space import BoolArray, FloatArray
 
 Curves = tuple[Voltage, Voltage]
 """Of the GPU (or whatever unit computes), and of the CPU."""
 
+_CONFIDENCE = 0.998
 _ROUNDS = 20
 _LARGEST_RISE = 1.5
 """Of a voltage over its floor, less 1: 2.5 times, beyond any part's range."""
 _FLOORS = (0.2, 0.95)
 """A floor ends between these shares of the highest clock."""
+REFERENCE_C = 50.0
+"""Leakage is stated at this temperature."""
+_USUAL_GROWTH, _GROWTH_SPREAD, _FASTEST_GROWTH = 0.02, 0.01, 0.06
+"""Of leakage, a degree: it doubles every 35, within 23 and 70 for two parts in three (assumed: all
+that keeps it in reason where a board hardly leaks), and every 12 at most."""
+_LEAST_SPAN_C = 5.0
+"""Temperatures closer together than this do not tell how leakage grows."""
+_STEP = 1e-4
+"""Of the shape, for its slopes."""
 _TOLD_APART = 0.01
 """A term that is a sum of the others to within this share of itself cannot be told from them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A constant in SI units, and where it lies with 95 % confidence; None: one reading only."""
+    """A constant in SI units and the interval it lies in; None: its ends are not known."""
 
     value: float
     low: float | None = None
     high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A voltage over its floor: 1 up to ``floor_hz``, then straight to ``top`` at ``top_hz``."""
+
+    floor_hz: Fitted
+    top_hz: float
+    top: Fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +72,10 @@ class Rates:
 
     Attributes:
         flop_per_clock: by (unit, precision).
-        bytes_per_clock: None: the memory's clock limits everywhere.
-        bytes_per_s: by memory clock (0 where that is no knob), those that limited somewhere.
+        bytes_per_clock: without an end above where the memory's clock limits everywhere; None
+            where the unit's clock did not vary.
+        bytes_per_s: by memory clock (0 where that is no knob); without an end above where the
+            other clock limits everywhere: then it is the highest rate that was seen.
         worst: largest relative distance of a stream from the fitted limits.
     """
 
@@ -69,14 +92,16 @@ class Power:
     Attributes:
         terms: joules a FLOP by ``flop PRECISION``; joules a byte in the GPU ``gpu byte`` and
             in the memory ``memory byte``; watts ``base``, and ``memory HZ`` above the lowest
-            memory clock's; watts a hertz ``gpu clock``, ``cpu busy``, ``cpu core``.
+            memory clock's; watts a hertz ``gpu clock``, ``gpu idle``, ``cpu busy``, ``cpu core``,
+            ``cpu load``; watts ``gpu leakage`` and ``cpu leakage`` at :data:`REFERENCE_C`, and
+            their relative ``growth`` a degree.
         gpu, cpu: the voltage curves; None: the clock hardly varied, the given one was taken.
         error: root mean square of the relative distance of the runs from the fit.
     """
 
     terms: Mapping[str, Fitted]
-    gpu: Voltage | None
-    cpu: Voltage | None
+    gpu: Curve | None
+    cpu: Curve | None
     error: float
 
 
@@ -134,14 +159,25 @@ def _limits(
                 per_level[level] = float(rate[mine].mean())
         if np.array_equal(before, by_clock):
             break
-    limits = {
-        float(level): _mean(rate[(emc == level) & ~by_clock])
-        for level in levels
-        if np.any((emc == level) & ~by_clock)
-    }
     expected = np.minimum(per_clock * hz, [per_level[level] for level in emc])
-    worst = float(np.max(np.abs(rate / expected - 1)))
-    return _mean((rate / hz)[by_clock]) if by_clock.any() else None, limits, worst
+    off = rate / expected - 1
+    told = [by_clock, *((emc == level) & ~by_clock for level in levels)]
+    freedom = len(rate) - sum(bool(some.any()) for some in told)
+    scatter = math.sqrt(float(off @ off) / max(freedom, 1))
+
+    def limit(value: float, some: BoolArray) -> Fitted:
+        if not some.any():
+            return Fitted(value, value, math.inf)
+        if not freedom:
+            return Fitted(value)
+        half = _quantile(freedom) * scatter * value / math.sqrt(float(some.sum()))
+        return Fitted(value, value - half, value + half)
+
+    limits = {
+        float(level): limit(per_level[level], some)
+        for level, some in zip(levels, told[1:], strict=True)
+    }
+    return limit(per_clock, by_clock), limits, float(np.abs(off).max())
 
 
 def _mean(values: Sequence[float] | FloatArray) -> Fitted:
@@ -150,14 +186,14 @@ def _mean(values: Sequence[float] | FloatArray) -> Fitted:
     mean = float(found.mean())
     if len(found) < 2:
         return Fitted(mean)
-    half = _t95(len(found) - 1) * float(found.std(ddof=1)) / math.sqrt(len(found))
+    half = _quantile(len(found) - 1) * float(found.std(ddof=1)) / math.sqrt(len(found))
     return Fitted(mean, mean - half, mean + half)
 
 
-def _t95(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t."""
+def _quantile(freedom: int) -> float:
+    """Two-sided, of Student's t, at the confidence of all intervals."""
     special: Any = import_module("scipy.special")
-    return float(special.stdtrit(max(freedom, 1), 0.975))
+    return float(special.stdtrit(max(freedom, 1), (1 + _CONFIDENCE) / 2))
 
 
 def fit_power(
@@ -191,7 +227,9 @@ class _PowerFit:
     ) -> None:
         gpu, cpu = curves
         self._power_w = np.array([run.power_w for run in runs])
-        self._busy = np.array([run.kernel is not None for run in runs], dtype=np.float64)
+        kinds = [run.kernel.purpose if run.kernel is not None else "" for run in runs]
+        self._busy = np.array([kind not in ("", "cores") for kind in kinds], dtype=np.float64)
+        self._loaded = np.array([run.kernel.cores if run.kernel else 0 for run in runs])
         self._gpu_hz = np.array([run.hz.get(clock, gpu.hz[-1]) for run in runs])
         self._cpu_hz = np.array([run.hz.get("cpu_hz", cpu.hz[-1]) for run in runs])
         self._emc_hz = np.array([run.hz.get("emc_hz", 0.0) for run in runs])
@@ -203,6 +241,8 @@ class _PowerFit:
             for each in dict.fromkeys(done)
             if each
         }
+        celsius = np.array([run.celsius for run in runs])
+        self._warmer_c = np.nan_to_num(celsius - REFERENCE_C)
         self._cpu_is_unit = clock == "cpu_hz"
         self._given = curves
         self._known = known
@@ -210,35 +250,51 @@ class _PowerFit:
             len(np.unique(self._gpu_hz)) >= 4,
             len(np.unique(self._cpu_hz)) >= 4 and not self._cpu_is_unit,
         ]
+        errors = np.array([run.power_se_w for run in runs]) / self._power_w
+        self._noise = float(np.sqrt(np.mean(errors**2)))
+        self._grows = bool(np.ptp(self._warmer_c) >= _LEAST_SPAN_C)
         self._told = self._told_apart()
 
     def solve(self) -> Power:
-        """The curves of least misfit, and the terms there."""
+        """The curves and growth of least misfit, and the terms there."""
         optimize: Any = import_module("scipy.optimize")
-        start = self._start()
-        if len(start):
-            low = [_FLOORS[0], 0.0] * sum(self._free)
-            high = [_FLOORS[1], _LARGEST_RISE] * sum(self._free)
-            starts = [start, np.where(np.arange(len(start)) % 2 == 0, 0.8, 0.2)]
+        shape = self._start()
+        if len(shape):
+            bends = sum(self._free)
+            low = [_FLOORS[0], 0.0] * bends + [0.0] * self._grows
+            high = [_FLOORS[1], _LARGEST_RISE] * bends + [_FASTEST_GROWTH] * self._grows
             found: list[Any] = [
                 optimize.least_squares(self._residuals, one, bounds=(low, high), diff_step=1e-3)
-                for one in starts
+                for one in (shape, self._start(0.8, 0.2))
             ]
             costs = [float(one.cost) for one in found]
-            start = np.asarray(found[int(np.argmin(costs))].x, dtype=np.float64)
-        curves = self._curves(start)
-        coefficients = self._coefficients(curves)
-        missed = self._relative(curves, coefficients) - 1
+            shape = np.asarray(found[int(np.argmin(costs))].x, dtype=np.float64)
+        coefficients = self._coefficients(shape)
+        missed = self._relative(shape, coefficients) - 1
+        half = self._halves(shape, coefficients)
+        terms = {
+            name: Fitted(value, max(value - reach, 0.0), value + reach)
+            for name, value, reach in zip(
+                [*self._told, *["growth"] * self._grows],
+                [*coefficients.tolist(), *shape[len(shape) - self._grows :].tolist()],
+                [*half[: len(coefficients)].tolist(), *half[len(half) - self._grows :].tolist()],
+                strict=True,
+            )
+        }
+        bends = shape[: 2 * sum(self._free)].reshape(-1, 2)
+        reaches = half[len(coefficients) :][: bends.size].reshape(-1, 2)
+        fitted = iter(zip(bends.tolist(), reaches.tolist(), strict=True))
+        curves = [
+            _curve(float(hz.max()), *next(fitted)) if free else None
+            for free, hz in zip(self._free, (self._gpu_hz, self._cpu_hz), strict=True)
+        ]
         return Power(
-            terms=self._intervals(start, coefficients),
-            gpu=curves[0] if self._free[0] else None,
-            cpu=curves[1] if self._free[1] else None,
-            error=float(np.sqrt(np.mean(missed**2))),
+            terms=terms, gpu=curves[0], cpu=curves[1], error=float(np.sqrt(np.mean(missed**2)))
         )
 
     def _told_apart(self) -> list[str]:
         """The terms that are no sum of others: joules first, so that watts give way to them."""
-        terms = self._terms(self._given if not any(self._free) else self._curves(self._start()))
+        terms = self._terms(self._start())
         basis: list[FloatArray] = []
         told: list[str] = []
         for name, term in terms.items():
@@ -254,13 +310,13 @@ class _PowerFit:
             )
         return told
 
-    def _start(self) -> FloatArray:
-        return np.array([0.55, 0.4] * sum(self._free))
+    def _start(self, floor: float = 0.55, rise: float = 0.4) -> FloatArray:
+        return np.array([floor, rise] * sum(self._free) + [_USUAL_GROWTH] * self._grows)
 
     def _curves(self, shape: FloatArray) -> Curves:
         """The curves: pairs of (floor's share of the highest clock, rise) for the free ones."""
         curves = list(self._given)
-        pairs = iter(shape.reshape(-1, 2).tolist())
+        pairs = iter(shape[: 2 * sum(self._free)].reshape(-1, 2).tolist())
         for index, hz in enumerate((self._gpu_hz, self._cpu_hz)):
             if self._free[index]:
                 floor, rise = next(pairs)
@@ -268,12 +324,13 @@ class _PowerFit:
                 curves[index] = Voltage((floor * top, top), (1.0, 1.0 + rise))
         return curves[0], curves[1]
 
-    def _terms(self, curves: Curves) -> dict[str, FloatArray]:
+    def _terms(self, shape: FloatArray) -> dict[str, FloatArray]:
         """Watts of each term by run for a coefficient of 1, shape ``(n,)``."""
         gpu_v2, cpu_v2 = (
             curve.squared(hz)
-            for curve, hz in zip(curves, (self._gpu_hz, self._cpu_hz), strict=True)
+            for curve, hz in zip(self._curves(shape), (self._gpu_hz, self._cpu_hz), strict=True)
         )
+        growth = np.exp(self._growth(shape) * self._warmer_c)
         terms = {f"flop {each}": rate * gpu_v2 for each, rate in self._flop_rate.items()}
         terms["memory byte"] = self._byte_rate
         terms["gpu byte"] = self._byte_rate * gpu_v2
@@ -285,18 +342,24 @@ class _PowerFit:
         if not self._cpu_is_unit:
             terms["cpu core"] = self._cores * self._cpu_hz * cpu_v2
             terms["cpu busy"] = self._busy * self._cpu_hz * cpu_v2
+            terms["cpu leakage"] = growth * cpu_v2
+        terms["gpu leakage"] = growth * gpu_v2
+        terms["cpu load"] = self._loaded * self._cpu_hz * cpu_v2
         return {name: term for name, term in terms.items() if np.any(term)}
 
-    def _coefficients(self, curves: Curves) -> FloatArray:
+    def _growth(self, shape: FloatArray) -> float:
+        return float(shape[-1]) if self._grows else 0.0
+
+    def _coefficients(self, shape: FloatArray) -> FloatArray:
         """Of the terms told apart: non-negative, of least relative misfit."""
         optimize: Any = import_module("scipy.optimize")
-        matrix, rest = self._weighted(curves)
+        matrix, rest = self._weighted(shape)
         scale = np.abs(matrix).max(axis=0)
         return np.asarray(optimize.nnls(matrix / scale, 1 - rest)[0] / scale, dtype=np.float64)
 
-    def _weighted(self, curves: Curves) -> tuple[FloatArray, FloatArray]:
+    def _weighted(self, shape: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The terms told apart over the power, ``(n, m)``, and the sum of all others, ``(n,)``."""
-        terms = {name: term / self._power_w for name, term in self._terms(curves).items()}
+        terms = {name: term / self._power_w for name, term in self._terms(shape).items()}
         rest = sum(
             (self._known.get(name, 0.0) * term for name, term in terms.items()
              if name not in self._told),
@@ -304,46 +367,52 @@ class _PowerFit:
         )  # fmt: skip
         return np.column_stack([terms[name] for name in self._told]), rest
 
-    def _relative(self, curves: Curves, coefficients: FloatArray) -> FloatArray:
+    def _relative(self, shape: FloatArray, coefficients: FloatArray) -> FloatArray:
         """Fitted over measured power."""
-        matrix, rest = self._weighted(curves)
+        matrix, rest = self._weighted(shape)
         return matrix @ coefficients + rest
 
     def _residuals(self, shape: FloatArray) -> FloatArray:
-        curves = self._curves(shape)
-        return self._relative(curves, self._coefficients(curves)) - 1
+        off = self._relative(shape, self._coefficients(shape)) - 1
+        if not self._grows:
+            return off
+        return np.append(off, (shape[-1] - _USUAL_GROWTH) * self._noise / _GROWTH_SPREAD)
 
-    def _intervals(self, shape: FloatArray, coefficients: FloatArray) -> dict[str, Fitted]:
-        """Each coefficient with its interval, curves and all others being uncertain, too.
-
-        Of one that came out as 0: up to what it could be if it alone moved.
-        """
-        count = len(coefficients)
-        at = np.concatenate((coefficients, shape))
-        steps = np.concatenate((np.maximum(coefficients, 1e-15) * 1e-3, np.full(len(shape), 1e-4)))
-
-        def relative(vector: FloatArray) -> FloatArray:
-            return self._relative(self._curves(vector[count:]), vector[:count])
-
-        base = relative(at)
-        moved = [relative(at + step) - base for step in np.diag(steps)]
-        jacobian = np.column_stack(moved) / steps
-        free = at > 0
-        freedom = max(len(base) - int(free.sum()), 1)
-        variance = float(np.sum((base - 1) ** 2)) / freedom
-        size = np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)  # a floor below all levels
-        alone = math.sqrt(variance) / size
-        scale = size[free]
-        scaled = jacobian[:, free] / scale
+    def _halves(self, shape: FloatArray, coefficients: FloatArray) -> FloatArray:
+        """Half of each interval: of the coefficients, then of the shape."""
+        matrix, rest = self._weighted(shape)
+        base = matrix @ coefficients + rest
+        moved = [
+            (self._relative(shape + step, coefficients) - base) / _STEP
+            for step in np.eye(len(shape)) * _STEP
+        ]
+        jacobian = np.column_stack([matrix, *moved])
+        if self._grows:
+            jacobian = np.vstack([jacobian, np.zeros(jacobian.shape[1])])
+            jacobian[-1, -1] = self._noise / _GROWTH_SPREAD
+        size = np.linalg.norm(jacobian, axis=0)
+        seen = size > 0  # a floor below all levels changes nothing
+        freedom = max(len(base) - int(seen.sum()), 1)
+        scaled = jacobian[:, seen] / size[seen]
         inner = np.asarray(np.linalg.pinv(scaled.T @ scaled), dtype=np.float64)
-        alone[free] = np.sqrt(variance * np.maximum(np.diagonal(inner), 0.0)) / scale
-        half = _t95(freedom) * alone[:count]
-        return {
-            name: Fitted(value, max(value - reach, 0.0), value + reach)
-            for name, value, reach in zip(
-                self._told, coefficients.tolist(), half.tolist(), strict=True
-            )
-        }
+        variance = float(np.sum((base - 1) ** 2)) / freedom
+        half = np.full(len(size), math.inf)
+        half[seen] = np.sqrt(variance * np.maximum(np.diagonal(inner), 0.0)) / size[seen]
+        return _quantile(freedom) * half
+
+
+def _curve(top_hz: float, bend: Sequence[float], reach: Sequence[float]) -> Curve:
+    """Of (floor's share of the highest clock, rise), each with half of its interval."""
+    (share, rise), (share_reach, rise_reach) = bend, reach
+    return Curve(
+        Fitted(
+            share * top_hz,
+            max(share - share_reach, 0.0) * top_hz,
+            min(share + share_reach, 1.0) * top_hz,
+        ),
+        top_hz,
+        Fitted(1 + rise, 1 + max(rise - rise_reach, 0.0), 1 + rise + rise_reach),
+    )
 
 
 def _precision(run: Run) -> str:

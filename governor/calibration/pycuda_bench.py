@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from governor.calibration.bench import MIXES, STREAMS, Kernel, Ran
+from governor.calibration.cpu_load import all_cores, load_cores
 from governor.errors import DeviceError, MissingExtraError
 
 _THREADS = 256
@@ -75,10 +76,13 @@ class PycudaBench:
             *[Kernel(purpose="compute", precision="fp16", unit="tensor")] * (capability >= (7, 0)),
             *STREAMS,
             *MIXES,
+            all_cores(),
         )
 
     def run(self, kernel: Kernel, seconds: float) -> Ran:
         """Launch it in batches, timed by CUDA events, until about so long has passed."""
+        if kernel.purpose == "cores":
+            return load_cores(kernel.cores, seconds)
         launch = self._launch(kernel)
         spent_s, count, batch = 0.0, 0, 1
         while spent_s < seconds:

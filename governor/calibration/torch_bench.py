@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from governor.calibration.bench import STREAMS, Kernel, Ran
+from governor.calibration.cpu_load import all_cores, load_cores
 from governor.errors import DeviceError, MissingExtraError
 
 _SIDE = 4096
@@ -46,6 +47,7 @@ class TorchBench:
                 for each in precisions
             ),
             *STREAMS,
+            all_cores(),
         )
         self._array: Any = torch.ones(_STREAM_BYTES // 4, device="cuda")
         types = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -56,6 +58,8 @@ class TorchBench:
 
     def run(self, kernel: Kernel, seconds: float) -> Ran:
         """Launch it in batches, timed by CUDA events, until about so long has passed."""
+        if kernel.purpose == "cores":
+            return load_cores(kernel.cores, seconds)
         call, flop, moved = self._call(kernel)
         spent_s, count, batch = 0.0, 0, 1
         before = self._torch.backends.cuda.matmul.allow_tf32

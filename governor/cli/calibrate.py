@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from governor.calibration.bench import Bench, Kernel, Ran
+    from governor.calibration.fit import Power, Rates
     from governor.calibration.measure import Look, Run, Session
     from governor.devices.device import Device
     from governor.devices.emulated import EmulatedBoard
-    from governor.roofline.board import Board, Constant
+    from governor.roofline.board import Board, Constant, Status
+    from governor.space import Space
 
 _LAUNCH_CLOCKS = 1e7
 """Of an emulated kernel: 8 to 50 ms, in which launching it is lost."""
-LEAST_POINTS, QUICK_POINTS = 4, 5
+POINTS, LEAST_POINTS, QUICK_POINTS = 8, 4, 5
 """Fewer levels of a clock show no voltage floor."""
 
 
@@ -47,12 +49,13 @@ def calibrate(
     ] = None,
     points: Annotated[
         int, typer.Option(min=LEAST_POINTS, help="Levels of the computing clock.")
-    ] = 8,
+    ] = POINTS,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer levels, shorter looks.")] = False,
     kernels: Annotated[str, typer.Option(help="auto, pycuda, torch or numpy.")] = "auto",
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Set nothing: only at the present clocks.")
     ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of an emulated board's noise.")] = 0,
 ) -> None:
     """Measure peaks, bandwidths, energies and standing power of this board.
 
@@ -67,20 +70,18 @@ def calibrate(
         raise InputError(f"{output} does not end in .toml, as board files do; name it so")
     console = result_console()
     with ExitStack() as stack:
-        subject = _open(device, kernels, console)
+        subject = _open(device, kernels, seed, console)
         stack.callback(subject.close)
         base = _base(board, subject)
-        space = None if subject.device is None or read_only else subject.device.space
-        looks = plan(space, subject.bench.kernels, subject.bench.clock, _points(points, quick))
+        space = None if read_only else subject.space
+        bench = subject.bench
+        count = min(points, QUICK_POINTS) if quick else points
+        looks = plan(space, bench.kernels, bench.clock, count, warm=not quick)
         session = Session(subject.device, subject.bench, quick=quick)
         runs = _with_progress(session, looks)
     for why, count in session.dropped.items():
         console.print(f"{count} of {len(looks)} looks were dropped: {why}")
     _conclude(subject, base, runs, output, console)
-
-
-def _points(points: int, quick: bool) -> int:
-    return min(points, QUICK_POINTS) if quick else points
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,16 @@ class _Subject:
     name: str
     emulated: bool
 
+    @property
+    def space(self) -> Space | None:
+        """What can be set."""
+        return None if self.device is None else self.device.space
+
+    @property
+    def said(self) -> Status:
+        """What its constants rest on."""
+        return "emulated" if self.emulated else "measured"
+
     def close(self) -> None:
         """Put the clocks back, and let go of everything."""
         try:
@@ -107,16 +118,13 @@ class _Subject:
                 self.device.close()
 
 
-def _open(device: str, kernels: str, console: Console) -> _Subject:
+def _open(device: str, kernels: str, seed: int, console: Console) -> _Subject:
     from governor.calibration.choose import open_bench
     from governor.devices import open_device
 
     kind, _, name = device.partition(":")
     if kind == "emulated":
-        from governor.devices.emulated import EmulatedBoard
-
-        emulated = EmulatedBoard(name)
-        return _Subject(emulated, _EmulatedBench(emulated, name), name, emulated=True)
+        return _emulated(name, seed)
     bench, refusals = open_bench(kernels)
     for what, why in refusals.items():
         console.print(f"not {what}: {why}", highlight=False, markup=False)
@@ -138,6 +146,13 @@ def _open(device: str, kernels: str, console: Console) -> _Subject:
             "with CUDA"
         )
     return subject
+
+
+def _emulated(name: str, seed: int) -> _Subject:
+    from governor.devices.emulated import EmulatedBoard
+
+    board = EmulatedBoard(name, seed=seed)
+    return _Subject(board, _EmulatedBench(board, name), name, emulated=True)
 
 
 def _base(board: str | None, subject: _Subject) -> Board:
@@ -184,33 +199,59 @@ def _with_progress(session: Session, looks: Sequence[Look]) -> list[Run]:
         return session.run(looks, step)
 
 
-def _conclude(
-    subject: _Subject, base: Board, runs: Sequence[Run], output: Path | None, console: Console
-) -> None:
-    """Fit, show, and save."""
+@dataclass(frozen=True)
+class _Outcome:
+    """What was measured; ``power`` None: without sensors."""
+
+    constants: dict[str, Constant]
+    rates: Rates
+    power: Power | None
+
+
+def calibrate_emulated(name: str, seed: int = 0) -> dict[str, Constant]:
+    """The constants of an emulated board as a whole calibration finds them, by dotted name."""
+    from governor.calibration.measure import Session, plan
+    from governor.roofline.boards import load_board
+
+    with closing(_emulated(name, seed)) as subject:
+        looks = plan(subject.space, subject.bench.kernels, subject.bench.clock, POINTS)
+        runs = Session(subject.device, subject.bench).run(looks, lambda _look: None)
+        return _fit(subject, load_board(name), runs).constants
+
+
+def _fit(subject: _Subject, base: Board, runs: Sequence[Run]) -> _Outcome:
     from governor.calibration.file import Provenance, calibrated, curves_of, known_terms
     from governor.calibration.fit import fit_power, fit_rates
-    from governor.roofline.board_file import format_board, parse_board
 
-    if not runs:
-        raise DeviceError("nothing could be measured; see what was dropped above")
     clock = subject.bench.clock
     rates = fit_rates(runs, clock)
     metered = [run for run in runs if math.isfinite(run.power_w)]
     power = None
     if metered:
         power = fit_power(metered, clock, base.cpu.cores, curves_of(base), known_terms(base))
-    said = "emulated" if subject.emulated else "measured"
     source = f"governor calibrate, {date.today().isoformat()}, {subject.bench.description}"
-    constants = calibrated(base, rates, power, Provenance(said, source))
-    text = format_board(base.title, constants)
+    return _Outcome(calibrated(base, rates, power, Provenance(subject.said, source)), rates, power)
+
+
+def _conclude(
+    subject: _Subject, base: Board, runs: Sequence[Run], output: Path | None, console: Console
+) -> None:
+    """Fit, show, and save."""
+    from governor.roofline.board_file import format_board, parse_board
+
+    if not runs:
+        raise DeviceError("nothing could be measured; see what was dropped above")
+    found = _fit(subject, base, runs)
+    text = format_board(base.title, found.constants)
     parse_board(text, subject.name, "the calibration")
-    console.print(_table(base, constants, said))
-    console.print(f"streams lie within {format_percent(rates.worst)} of the two bandwidth limits")
-    if power is None:
+    console.print(_table(base, found.constants, subject.said))
+    worst = format_percent(found.rates.worst)
+    console.print(f"streams lie within {worst} of the two bandwidth limits")
+    if found.power is None:
         console.print("no sensors: energies and standing power stay as they were")
     else:
-        console.print(f"power lies {format_percent(power.error)} from the fit (root mean square)")
+        error = format_percent(found.power.error)
+        console.print(f"power lies {error} from the fit (root mean square)")
     if output is not None:
         output.write_text(text, encoding="utf-8")
         console.print(f"saved {output}", highlight=False)
@@ -218,21 +259,36 @@ def _conclude(
 
 def _table(base: Board, constants: Mapping[str, Constant], said: str) -> Table:
     """What was measured, with its interval, beside what the base had."""
-    table = result_table(f"{base.title}: {said}", "constant", said, "95 %", "before")
+    table = result_table(f"{base.title}: {said}", "constant", said, "±", "before")
     for key, constant in constants.items():
         before = base.constants.get(key)
         if before is constant:
             continue
         was = "" if before is None else f"{_shown(before.value)} {before.status}"
-        table.add_row(key, _shown(constant.value), _reach(constant), was)
+        table.add_row(key, *_stated(constant), was)
     return table
 
 
-def _reach(constant: Constant) -> str:
-    """Half of the interval over the value; nothing where it is not known."""
-    if constant.low is None or constant.high is None:
-        return ""
-    return f"± {format_percent((constant.high - constant.low) / 2 / constant.value)}"
+def _stated(constant: Constant) -> tuple[str, str]:
+    """The value, and half of its interval over it; where that is wide, the interval alone.
+
+    Of several numbers, the first and the last, and the widest interval.
+    """
+    from governor.calibration.file import is_told, numbers
+
+    value, low, high = constant.value, constant.low, constant.high
+    if low is None or high is None:
+        return _shown(value), ""
+    if not isinstance(value, list) and not is_told(constant):
+        return f"{low:.3g} to {high:.3g}" if math.isfinite(high) else f"at least {low:.4g}", ""
+    closed = [each for each in numbers(constant) if math.isfinite(each[2]) and each[0]]
+    if not closed:
+        return _shown(value), "open"
+    widest = max((high - low) / 2 / value for value, low, high in closed)
+    shown = _shown(value)
+    if isinstance(high, list) and high[-1] == math.inf:
+        shown = f"{value[0]:.3g} .. >={low[-1]:.3g}"
+    return shown, format_percent(widest)
 
 
 def _shown(value: Any) -> str:
@@ -255,7 +311,8 @@ class _EmulatedBench:
         from governor.devices.emulated.hardware import load_board
 
         self._board = board
-        self._gpu = gpu = load_board(name).gpu
+        hardware = load_board(name)
+        self._gpu = gpu = hardware.gpu
         plain = gpu.flop_per_clock["fp32"]
         self.description = f"emulated {name}"
         self.kernels: Sequence[Kernel] = (
@@ -268,6 +325,7 @@ class _EmulatedBench:
             ),
             *STREAMS,
             *MIXES,
+            Kernel(purpose="cores", cores=hardware.cpu.cores),
         )
 
     def run(self, kernel: Kernel, seconds: float) -> Ran:
@@ -276,6 +334,11 @@ class _EmulatedBench:
         from governor.devices.emulated.workload import Probe
 
         board, gpu = self._board, self._gpu
+        if kernel.purpose == "cores":
+            board.set_contention(cpu_cores=kernel.cores)
+            board.idle(seconds)
+            board.set_contention()
+            return Ran(0.0, 0.0, seconds)
         if kernel.purpose == "compute":
             flop = _LAUNCH_CLOCKS * gpu.flop_per_clock[kernel.precision]
             probe = Probe(precision=kernel.precision, flops=flop)

@@ -5,6 +5,7 @@ Voltages are relative to their domain's floor: the lowest that the domain falls 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,14 +43,15 @@ class Constant:
     Attributes:
         status: what it rests on.
         source: where it is from, for people.
-        low, high: where a measured one lies with 95 % confidence.
+        low, high: the interval of a measured one, of the form of ``value``; ``inf``: it has no
+            end there.
     """
 
     value: Any
     status: Status
     source: str
-    low: float | None = None
-    high: float | None = None
+    low: Any = None
+    high: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,31 @@ class Energy:
         return next(self.j_per_flop[one] for one in wanted if one in self.j_per_flop)
 
 
+@dataclass(frozen=True, slots=True)
+class Leakage:
+    """What the chip draws for being on, growing with its voltage squared and its temperature.
+
+    Where nothing is known of it, it is part of the watts a clock and of the base.
+
+    Attributes:
+        cpu_w, gpu_w: at the voltage floor and ``reference_c``, at which predictions are made.
+        per_degree: by what share it grows with each degree Celsius, compounded.
+    """
+
+    cpu_w: float = 0.0
+    gpu_w: float = 0.0
+    reference_c: float = 50.0
+    per_degree: float = 0.0
+
+    def factor(self, celsius: float) -> float:
+        """Leakage at this temperature over that at the reference.
+
+        >>> round(Leakage(0.1, 0.2, reference_c=50, per_degree=0.02).factor(60), 3)
+        1.221
+        """
+        return math.exp(self.per_degree * (celsius - self.reference_c))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
     """How a framework drives this board.
@@ -226,6 +253,7 @@ class Board:
     gpu: Gpu
     memory: Memory
     energy: Energy
+    leakage: Leakage
     stacks: Mapping[str, Stack]
     modes: tuple[Mode, ...]
     constants: Mapping[str, Constant] = field(repr=False)

@@ -4,7 +4,8 @@ Every constant stands in the file with its source and what it rests on::
 
     bytes_per_clock = { value = 93, status = "derived", source = "arXiv 2606.16106" }
 
-A measured one may carry the interval it lies in with 95 % confidence, ``low`` and ``high``.
+A measured one may carry the interval it lies in, ``low`` and ``high`` (``inf``: no end there); of a
+list each is a list, too.
 Files hold the units of data sheets (MHz, GB/s, pJ); a :class:`Board` has hertz, bytes and joules.
 """
 
@@ -28,6 +29,7 @@ from governor.roofline.board import (
     Cpu,
     Energy,
     Gpu,
+    Leakage,
     Memory,
     Mode,
     Stack,
@@ -84,14 +86,22 @@ def format_board(title: str, constants: Mapping[str, Constant]) -> str:
         table, _, name = key.rpartition(".")
         fields = {"value": constant.value, "low": constant.low, "high": constant.high}
         fields |= {"status": constant.status, "source": constant.source}
-        # JSON's numbers, texts, lists and booleans are TOML's too.
-        parts = [f"{field} = {json.dumps(v)}" for field, v in fields.items() if v is not None]
+        # JSON's numbers, texts, lists and booleans are TOML's too, but for what has no end.
+        parts = [
+            f"{field} = {json.dumps(v) if field == 'source' else _toml_value(v)}"
+            for field, v in fields.items()
+            if v is not None
+        ]
         name = name if name.replace("_", "").replace("-", "").isalnum() else json.dumps(name)
         tables.setdefault(table, []).append(f"{name} = {{ {', '.join(parts)} }}")
     blocks = [
         "\n".join(([f"[{table}]"] if table else []) + lines) for table, lines in tables.items()
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _toml_value(value: object) -> str:
+    return json.dumps(value).replace("Infinity", "inf")
 
 
 @dataclass(slots=True)
@@ -113,6 +123,7 @@ class _Reader:
             gpu=gpu,
             memory=(memory := self._memory()),
             energy=self._energy(),
+            leakage=self._leakage(),
             stacks={key: self._stack(f"stacks.{key}") for key in self._keys("stacks")},
             modes=self._modes(cpu, gpu, memory),
             constants=self.constants,
@@ -161,6 +172,16 @@ class _Reader:
             gpu_j_per_byte=self.number("energy.gpu_pj_per_byte", _PICO, low=0),
             memory_j_per_byte=self.number("energy.memory_pj_per_byte", _PICO, low=0),
             base_w=self.number("energy.base_w", low=0),
+        )
+
+    def _leakage(self) -> Leakage:
+        if self._find("leakage") is None:
+            return Leakage()
+        return Leakage(
+            cpu_w=self.number("leakage.cpu_w", low=0),
+            gpu_w=self.number("leakage.gpu_w", low=0),
+            reference_c=self.number("leakage.reference_c"),
+            per_degree=self.number("leakage.per_degree", low=0),
         )
 
     def _stack(self, key: str) -> Stack:
@@ -288,8 +309,8 @@ class _Reader:
         if extra or status not in get_args(Status) or not isinstance(source, str) or not source:
             raise self.wrong(key, _FORM)
         bounds = {end: table[end] for end in ("low", "high") if end in table}
-        if not all(_is_number(bound) for bound in bounds.values()):
-            raise self.wrong(key, "has a low or high that is no number")
+        if not all(_is_bound(bound, table["value"]) for bound in bounds.values()):
+            raise self.wrong(key, "has a low or high that is not of the form of its value")
         constant = Constant(
             value=table["value"], status=cast("Status", status), source=source, **bounds
         )
@@ -332,6 +353,15 @@ _FORM = (
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_bound(bound: object, value: object) -> bool:
+    """Whether it is a number, or infinite, for each number of the value."""
+    if isinstance(value, list):
+        ends, values = cast("list[Any]", bound), cast("list[Any]", value)
+        paired = isinstance(bound, list) and len(ends) == len(values)
+        return paired and all(map(_is_bound, ends, values))
+    return bound == math.inf or _is_number(bound)
 
 
 def _is_pair(value: object) -> bool:

@@ -192,15 +192,20 @@ def bandwidth(
     return np.minimum(by_gpu, by_memory)
 
 
-def standing_power(board: Board, clocks: Clocks) -> FloatArray:
-    """Watts drawn for as long as it works, whatever it does: pi0, by the clocks."""
-    cpu, gpu = board.cpu, board.gpu
+def standing_power(board: Board, clocks: Clocks, celsius: float | None = None) -> FloatArray:
+    """Watts drawn for as long as it works, whatever it does: pi0, by the clocks.
+
+    ``celsius``: of the chip; by default that at which the board's leakage is stated.
+    """
+    cpu, gpu, leakage = board.cpu, board.gpu, board.leakage
+    warmth = 1.0 if celsius is None else leakage.factor(celsius)
+    cpu_v2, gpu_v2 = cpu.voltage.squared(clocks.cpu_hz), gpu.voltage.squared(clocks.gpu_hz)
     cores_w_per_hz = cpu.busy_w_per_hz + cpu.core_w_per_hz * clocks.cores
     return (
         board.energy.base_w
         + np.interp(clocks.emc_hz, board.memory.levels_hz, board.memory.w)
-        + cores_w_per_hz * clocks.cpu_hz * cpu.voltage.squared(clocks.cpu_hz)
-        + gpu.w_per_hz * clocks.gpu_share * clocks.gpu_hz * gpu.voltage.squared(clocks.gpu_hz)
+        + (cores_w_per_hz * clocks.cpu_hz + warmth * leakage.cpu_w) * cpu_v2
+        + (gpu.w_per_hz * clocks.gpu_hz + warmth * leakage.gpu_w) * clocks.gpu_share * gpu_v2
     )
 
 
@@ -208,7 +213,8 @@ def idle_power(board: Board, cores: int) -> float:
     """Watts between inferences, with every clock at its lowest."""
     cpu = board.cpu
     cores_w = cpu.core_w_per_hz * cores * cpu.levels_hz[0]
-    return board.energy.base_w + board.memory.w[0] + cores_w
+    leaks_w = board.leakage.cpu_w + board.leakage.gpu_w
+    return board.energy.base_w + board.memory.w[0] + cores_w + leaks_w
 
 
 def kind_of(layer: Layer) -> str:

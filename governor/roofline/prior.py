@@ -38,7 +38,7 @@ _TRAFFIC = ("reread_per_kflop", "conv_bandwidth", "gemm_bandwidth", "vector_band
 _TRAFFIC_ERROR = 0.8
 """Of the bytes that are really moved: BERT-large on AGX Orin takes 4 times as long at a fifth of
 the memory's clock, not the 1.8 times of the board's constants (Dream-Lab's measurements)."""
-_CERTAIN = ("levels_mhz", "cores", "limit_w", "tf32_convolutions")
+_CERTAIN = ("levels_mhz", "cores", "limit_w", "tf32_convolutions", "reference_c", "per_degree")
 
 _MISFIT = np.array([0.03, 0.05])
 """Relative: how far the aggregate roofline lies from the layers' sum, in time and in energy."""

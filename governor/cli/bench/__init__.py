@@ -27,10 +27,11 @@ from governor.space import Knob, Space
 from policies.policy import DEFAULT_POLICY, Problem
 
 BURSTS = "bursts"
+CALIBRATION = "calibration"
 INSTRUMENT = "instrument"
 POLLING = "polling"
 SOAK = "soak"
-BY_NAME_ONLY = (BURSTS, INSTRUMENT, POLLING, SOAK)
+BY_NAME_ONLY = (BURSTS, INSTRUMENT, POLLING, SOAK, CALIBRATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,15 @@ def bench(
     a mounted virtual board's sensors are read every 100, 10 and 1 ms, and not at all. And soak,
     by name only, as root with FUSE: a sidecar on a mounted virtual board for --minutes, while it
     and all around it is killed, hung, flooded and rotated: nothing may grow, and the clocks end
-    as found.
+    as found. And calibration, by name only: what governor calibrate states of the seven calibrated
+    emulated boards, against the emulation's own constants.
     """
     check_writable(json_file)
     if name == BURSTS:
         _bursts(board, repeats, json_file)
+        return
+    if name == CALIBRATION:
+        _calibration(json_file)
         return
     if name == INSTRUMENT:
         _instrument(json_file)
@@ -134,6 +139,17 @@ def _bursts(board: str, repeats: int, json_file: Path | None) -> None:
     show(outcome)
     if json_file is not None:
         write_json(json_file, document(outcome))
+
+
+def _calibration(json_file: Path | None) -> None:
+    from governor.cli.bench.calibration import document, measure, show
+
+    outcome = measure()
+    show(outcome)
+    if json_file is not None:
+        write_json(json_file, document(outcome))
+    if untrue := sum(not one.holds for one in outcome):
+        raise GovernorError(f"{untrue} constants are not what the calibration states")
 
 
 def _instrument(json_file: Path | None) -> None:
