@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from governor.devices.emulated.clock import VirtualClock
 from governor.devices.emulated.emulation import Emulation, run
+from governor.devices.emulated.hardware import Board
 from governor.devices.emulated.noise import LatencyNoise, Noise, widths
 from governor.devices.emulated.workload import Workload
 from governor.errors import InputError
@@ -23,7 +24,7 @@ class EmulatedBoard(Emulation):
 
     def __init__(
         self,
-        board: str = "agx-orin",
+        board: str | Board = "agx-orin",
         workload: str | Workload = "yolov8n",
         *,
         batch_size: int = 1,
@@ -36,7 +37,8 @@ class EmulatedBoard(Emulation):
     ) -> None:
         """
         Args:
-            board, workload: names of :func:`board_names` and :func:`workload_names`.
+            board, workload: names of :func:`board_names` and :func:`workload_names`, or what they
+                stand for.
             batch_size: items of one inference.
             seed: of all noise.
             ambient_c: the air's temperature in degrees Celsius.

@@ -26,7 +26,7 @@ SETTLE_S = 1.0
 class Scene:
     """All that the steady state depends on."""
 
-    board: str
+    board: Board
     workload: Workload
     batch_size: int
     contention: Contention
@@ -48,19 +48,18 @@ class _Default:
 
 @lru_cache(maxsize=32)
 def _tables(
-    board: str, workload: Workload, batch_size: int, contention: Contention, cores: int | None
+    board: Board, workload: Workload, batch_size: int, contention: Contention, cores: int | None
 ) -> Tables:
-    return tables(load_board(board), workload, batch_size, contention, cores)
+    return tables(board, workload, batch_size, contention, cores)
 
 
-@cache
-def _hardware(board: str, supply: float = 1.0) -> Board:
+@lru_cache(maxsize=32)
+def _hardware(whole: Board, supply: float = 1.0) -> Board:
     """The board at such a share of its nominal supply voltage.
 
     As much current then brings less power, so that the cap falls with the voltage; and the same
     power takes more current, whose loss grows with its square (assumed: all loss is resistive).
     """
-    whole = load_board(board)
     if supply == 1.0:
         return whole
     thermal = replace(whole.thermal, power_cap_w=whole.thermal.power_cap_w * supply)
@@ -68,9 +67,7 @@ def _hardware(board: str, supply: float = 1.0) -> Board:
 
 
 @cache
-def _space(board: str) -> Space:
-    hardware = load_board(board)
-    levels = (hardware.cpu.levels_hz, hardware.gpu.levels_hz, hardware.memory.levels_hz)
+def _space(*levels: tuple[float, ...]) -> Space:
     return Space([Knob(name, each) for name, each in zip(KNOBS, levels, strict=True)])
 
 
@@ -127,7 +124,7 @@ class Emulation:
 
     def __init__(
         self,
-        board: str,
+        board: str | Board,
         workload: str | Workload,
         clock: Clock,
         *,
@@ -137,12 +134,12 @@ class Emulation:
         period_s: float | None,
         sensor_noise: float,
     ) -> None:
-        self._board = load_board(board)
+        self._board = load_board(board) if isinstance(board, str) else board
         chosen = load_workload(workload) if isinstance(workload, str) else workload
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} is not at least 1")
         _check_period(period_s)
-        self._scene = Scene(board, chosen, batch_size, Contention(), period_s, ambient_c)
+        self._scene = Scene(self._board, chosen, batch_size, Contention(), period_s, ambient_c)
         self._clock = clock
         self._found: dict[int, int] | None = None
         self._ours: dict[int, int] = {}
@@ -176,7 +173,8 @@ class Emulation:
     @property
     def space(self) -> Space:
         """All settings of the board: CPU, GPU and EMC clocks."""
-        return _space(self._board.name)
+        board = self._board
+        return _space(board.cpu.levels_hz, board.gpu.levels_hz, board.memory.levels_hz)
 
     @property
     def clock(self) -> Clock:

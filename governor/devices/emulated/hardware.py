@@ -191,9 +191,9 @@ class Thermal:
     power_cap_w: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Board:
-    """One emulated board.
+    """One emulated board; two are the same only if they are one object.
 
     Attributes:
         base_w: power of the module that nothing here changes.
