@@ -23,6 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from governor.errors import PolicyError
+from governor.objective import Objective
 from governor.roofline.fit import Prior
 from governor.space import Knob, OperatingPoint, Space
 from governor.trial import Trial
@@ -36,7 +37,7 @@ from policies.policy import (
     load_policy,
 )
 
-VERSION = 1
+VERSION = 2
 MOST_BYTES = 4 * 1024 * 1024
 """Of one message. The largest is a space: a bit a setting and the levels of each knob."""
 PATIENCE_S = 30.0
@@ -61,6 +62,7 @@ def encode_problem(problem: Problem) -> Message:
         "present": base64.b64encode(np.packbits(present).tobytes()).decode(),
         "slo_s": problem.slo_s,
         "seed": problem.seed,
+        "objective": asdict(problem.objective),
         "prior": {"mean": problem.prior.mean.tolist(), "sd": problem.prior.sd.tolist()},
     }
 
@@ -84,7 +86,8 @@ def decode_problem(message: Message) -> Problem:
     ]
     space = Space(knobs, np.column_stack(columns))
     prior = Prior(**{name: np.array(values) for name, values in message["prior"].items()})
-    return Problem(space, message["slo_s"], message["seed"], prior)
+    objective = Objective(**message["objective"])
+    return Problem(space, message["slo_s"], message["seed"], prior, objective)
 
 
 def encode_trial(trial: Trial) -> Message:

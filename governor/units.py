@@ -125,6 +125,21 @@ def parse_knob_value(knob: str, value: str | float) -> float:
     return _parse_scaled(value, {}, knob, '"4"', bare=True)
 
 
+def parse_power(value: str | float, what: str = "power") -> float:
+    """Watts from ``"10W"``, ``"7500mW"`` or ``10.0``.
+
+    Raises:
+        InputError: not positive and finite, or a unit that is not known.
+
+    >>> parse_power("7500mW")
+    7.5
+    """
+    example = '"10W" or "7500mW"'
+    if isinstance(value, bool) or not isinstance(value, str | float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"{what} {value!r} is not a power; write it like {example}")
+    return _parse_scaled(value, _POWER_UNITS, what, example, bare=False)
+
+
 def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
     if not math.isfinite(value):
         return "-"

@@ -39,12 +39,17 @@ def period_s(trials: Sequence[Trial], items: FloatArray) -> float:
         trials: ``t`` of them.
         items: in one inference of each, shape ``(t,)``.
     """
-    waited = [
+    intervals_s = [
         _interval_s(trial) / size
         for trial, size in zip(trials, items.tolist(), strict=True)
-        if _interval_s(trial) > _IDLE * trial.mean_latency_s
+        if waited(trial)
     ]
-    return min(waited, default=0.0)
+    return min(intervals_s, default=0.0)
+
+
+def waited(trial: Trial) -> bool:
+    """Whether its inferences had to wait for their input."""
+    return _interval_s(trial) > _IDLE * trial.mean_latency_s
 
 
 def _interval_s(trial: Trial) -> float:

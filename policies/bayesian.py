@@ -1,8 +1,8 @@
 """The default policy: constrained Bayesian optimisation seeded by the roofline.
 
-A trial is worth what it is expected to gain itself (expected improvement in energy times the
-chance of keeping the SLO) and what it teaches about all other settings (knowledge gradient).
-The chances of missing the SLO are kept within an allowance for the whole search, so that
+A trial is worth what it is expected to gain itself (expected improvement in cost times the
+chance of keeping the bounds) and what it teaches about all other settings (knowledge gradient).
+The chances of missing a bound are kept within an allowance for the whole search, so that
 risk is taken where it pays and given back where it turned out well.
 """
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from governor.space import BoolArray, FloatArray, IntArray
 from governor.trial import Trial
-from policies.acquisition import expected_improvement, knowledge_gradient, p_safe
+from policies.acquisition import expected_improvement, knowledge_gradient
 from policies.arrivals import BATCH_SIZE
+from policies.outlook import Outlook
 from policies.policy import STOP_BELOW, Choice, Problem, Proposal
-from policies.surrogate import ENERGY, TIME, Belief, Surrogate
+from policies.surrogate import ENERGY, Surrogate
 
 _PROFILE_TRIALS = 2
 """After all-max; so many trials are there to learn the coefficients, and run less risk."""
@@ -32,7 +33,7 @@ _CANDIDATES = 60
 """Trials whose lesson is weighed: half of them of highest gain, half drawn at random."""
 
 _MISS_COST = 0.02
-"""A trial that misses the SLO counts as much as so much relative energy."""
+"""A trial that misses a bound counts as much as so much relative cost."""
 _RISK_ALLOWANCE = (1.0, 0.03)
 """Chances of a miss, summed over the trials: at the start, and more with each trial."""
 _RISK_RANGE = (0.03, 0.4)
@@ -42,9 +43,9 @@ _BEYOND_RISK = 0.8
 knob is asked once a level, at the very end of a search, and a miss is left at once."""
 
 _HOLD_SAFE = 0.75
-"""The held point keeps the SLO with at least this probability; where several do, ..."""
+"""The held point keeps the bounds with at least this probability; where several do, ..."""
 _HOLD_MISS_COST = 0.2
-"""... each per cent of doubt must save so many per cent of energy (here: 0.2)."""
+"""... each per cent of doubt must save so many per cent of the cost (here: 0.2)."""
 
 
 class BayesianPolicy:
@@ -53,47 +54,50 @@ class BayesianPolicy:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self._surrogate = Surrogate(problem.space, problem.prior)
-        self._log_slo = math.log(problem.slo_s) if math.isfinite(problem.slo_s) else math.inf
         self._random = np.random.default_rng(problem.seed)
-        self._belief: Belief | None = None
+        self._outlook: Outlook | None = None
         columns = [np.unique(values, return_inverse=True)[1] for values in problem.space.settings.T]
         self._levels: IntArray = np.stack(columns, axis=1)
 
     def tell(self, trial: Trial) -> None:
         """Learn from a trial."""
         self._surrogate.tell(trial)
-        self._belief = None
+        self._outlook = None
 
     def choose(self) -> Choice:
-        """The tried point of least expected energy among those that all but surely keep the SLO."""
-        belief, safe = self._state()
-        row = self._hold(belief, safe)
-        feasible = bool(safe[row] >= 0.5)
+        """The tried point of least expected cost of those that all but surely keep the bounds."""
+        outlook = self._look()
+        row, belief = self._hold(outlook), outlook.belief
+        p_safe = float(outlook.safe[row])
+        bounds = "SLO and power cap" if self.problem.objective.capped else "the SLO"
         return Choice(
             point=self.problem.space.point(row),
-            feasible=feasible,
+            feasible=p_safe >= 0.5,
             energy_j=math.exp(belief.mean[ENERGY, row]),
             latency_s=belief.latency_s(row),
-            reason=f"keeps the SLO with probability {safe[row]:.2f}",
+            reason=f"keeps {bounds} with probability {p_safe:.2f}",
         )
 
     def ask(self) -> Proposal | None:
         """The point whose trial is worth most within the risk allowed."""
-        belief, safe = self._state()
-        tried = self._tried()
+        outlook, tried = self._look(), self._tried()
+        safe = outlook.safe
         if np.all(tried):
             return None
         if (larger := self._larger_batch(safe, tried)) is not None:
-            return self._proposal(belief, safe, larger, math.inf, "what a larger batch costs")
-        hold = self._hold(belief, safe)
-        best = float(belief.mean[ENERGY, hold])
-        gain = safe * expected_improvement(belief.mean[ENERGY], belief.sd[ENERGY], best)
+            return self._proposal(outlook, larger, math.inf, "what a larger batch costs")
+        hold = self._hold(outlook)
+        if self.problem.objective.capped and safe[hold] < 0.5:
+            row = self._under_the_cap(outlook, tried)
+            return self._proposal(outlook, row, math.inf, "to come under the power cap")
+        best = float(outlook.cost[hold])
+        gain = safe * expected_improvement(outlook.cost, outlook.sd[-1], best)
         candidates = np.flatnonzero(~tried & (1 - safe <= self._risk_allowed(safe, tried)))
         if not len(candidates):
             # Nothing new is safe enough: look again at the tried point that could still win.
             row = int(np.argmax(np.where(tried, gain, -1)))
-            return self._proposal(belief, safe, row, float(gain.max()), "to be surer of it")
-        proposal = self._worthiest(belief, safe, candidates, best, gain)
+            return self._proposal(outlook, row, float(gain.max()), "to be surer of it")
+        proposal = self._worthiest(outlook, candidates, best, gain)
         if proposal.improvement >= STOP_BELOW:
             return proposal
         # Before the search ends: where a clock was never below the one to hold, all that is
@@ -102,28 +106,38 @@ class BayesianPolicy:
         beyond = np.flatnonzero(self._beyond(hold, tried) & (1 - safe <= _BEYOND_RISK))
         if not len(beyond):
             return proposal
-        proposal = self._worthiest(belief, safe, beyond, best, gain)
+        proposal = self._worthiest(outlook, beyond, best, gain)
         return replace(proposal, improvement=math.inf, reason="lower than was ever tried")
 
     def _worthiest(
-        self, belief: Belief, safe: FloatArray, rows: IntArray, best: float, gain: FloatArray
+        self, outlook: Outlook, rows: IntArray, best: float, gain: FloatArray
     ) -> Proposal:
         """Of these rows the one whose trial is worth most."""
-        candidates, contenders = self._shortlist(rows, gain), self._contenders(belief, best)
+        candidates = self._shortlist(rows, gain)
         lesson = knowledge_gradient(
-            belief,
-            contenders,
+            outlook,
+            self._contenders(outlook, best),
             candidates,
             self._surrogate.typical_noise(),
-            self._log_bound(belief)[contenders],
             best,
         )
-        worth = gain[candidates] + _LESSON_WEIGHT * lesson - _MISS_COST * (1 - safe[candidates])
+        risk = _MISS_COST * (1 - outlook.safe[candidates])
+        worth = gain[candidates] + _LESSON_WEIGHT * lesson - risk
         chosen = int(np.argmax(worth))
         row, taught = int(candidates[chosen]), float(lesson[chosen])
         reason = "for what it teaches" if taught > gain[row] else "for what it may save"
         improvement = max(float(gain.max()), float(lesson.max()))
-        return self._proposal(belief, safe, row, improvement, reason)
+        return self._proposal(outlook, row, improvement, reason)
+
+    def _under_the_cap(self, outlook: Outlook, tried: BoolArray) -> int:
+        """The best that is as good as sure to keep the bounds; the surest, where none is.
+
+        A search begins at the fastest setting, whatever power that takes.
+        """
+        sure = np.flatnonzero(~tried & (1 - outlook.safe <= _PROFILE_RISK))
+        if not len(sure):
+            return int(np.argmax(np.where(tried, -1, outlook.safe)))
+        return int(sure[np.argmin(outlook.cost[sure])])
 
     def _larger_batch(self, safe: FloatArray, tried: BoolArray) -> int | None:
         """The next batch size at the fastest clocks, where only trying it tells what it costs.
@@ -133,7 +147,7 @@ class BayesianPolicy:
         is worth the one trial that at the worst misses the SLO.
         """
         space = self.problem.space
-        if BATCH_SIZE not in space.names or self._profiling:
+        if BATCH_SIZE not in space.names or self._profiling or not self.problem.objective.energy:
             return None
         column = space.names.index(BATCH_SIZE)
         largest = int(self._levels[tried, column].max())
@@ -156,28 +170,24 @@ class BayesianPolicy:
         untested = self._levels[hold] == lowest
         return np.any(untested & (self._levels == lowest - 1), axis=1)
 
-    def _state(self) -> tuple[Belief, FloatArray]:
-        if self._belief is None:
-            self._belief = self._surrogate.believe()
-        belief = self._belief
-        return belief, p_safe(belief.mean[TIME], belief.sd[TIME], self._log_bound(belief))
-
-    def _log_bound(self, belief: Belief) -> FloatArray:
-        """What the SLO leaves for an inference, by setting: log seconds, shape ``(n,)``."""
-        return belief.filling.log_bound(self._log_slo)
+    def _look(self) -> Outlook:
+        if self._outlook is None:
+            belief = self._surrogate.believe()
+            self._outlook = Outlook(self.problem, belief, self._surrogate)
+        return self._outlook
 
     def _tried(self) -> BoolArray:
         tried = np.zeros(len(self.problem.space), dtype=np.bool_)
         tried[self._surrogate.rows] = True
         return tried
 
-    def _hold(self, belief: Belief, safe: FloatArray) -> int:
-        """The row to hold: tried, safe, and of least expected energy."""
-        tried = np.flatnonzero(self._tried())
+    def _hold(self, outlook: Outlook) -> int:
+        """The row to hold: tried, safe, and of least expected cost."""
+        tried, safe = np.flatnonzero(self._tried()), outlook.safe
         sure = tried[safe[tried] >= _HOLD_SAFE]
         if not len(sure):
             return int(tried[np.argmax(safe[tried])])
-        cost = belief.mean[ENERGY, sure] + _HOLD_MISS_COST * (1 - safe[sure])
+        cost = outlook.cost[sure] + _HOLD_MISS_COST * (1 - safe[sure])
         return int(sure[np.argmin(cost)])
 
     def _risk_allowed(self, safe: FloatArray, tried: BoolArray) -> float:
@@ -186,6 +196,8 @@ class BayesianPolicy:
             return _PROFILE_RISK
         start, more = _RISK_ALLOWANCE
         left = start + more * len(self._surrogate.rows) - float(np.sum(1 - safe[tried]))
+        if self.problem.objective.capped:  # the first trial was at all-max, like it or not
+            left += 1 - float(safe[self.problem.space.fastest])
         return min(max(left, _RISK_RANGE[0]), _RISK_RANGE[1])
 
     @property
@@ -200,22 +212,20 @@ class BayesianPolicy:
         best, rest = np.split(ranked, [_CANDIDATES // 2])
         return np.append(best, self._random.choice(rest, _CANDIDATES // 2, replace=False))
 
-    def _contenders(self, belief: Belief, best: float) -> IntArray:
+    def _contenders(self, outlook: Outlook, best: float) -> IntArray:
         """The settings that may turn out best, seen one standard deviation on the bright side."""
-        bright = belief.mean - belief.sd
-        saving = np.maximum(best - bright[ENERGY], 0)
-        hope = saving * p_safe(bright[TIME], belief.sd[TIME], self._log_bound(belief))
+        bright = outlook.mean - outlook.sd
+        hope = np.maximum(best - bright[-1], 0) * outlook.p_safe(bright)
         return np.argsort(-hope)[:_CONTENDERS]
 
-    def _proposal(
-        self, belief: Belief, safe: FloatArray, row: int, improvement: float, reason: str
-    ) -> Proposal:
+    def _proposal(self, outlook: Outlook, row: int, improvement: float, reason: str) -> Proposal:
+        belief = outlook.belief
         return Proposal(
             point=self.problem.space.point(row),
             purpose="profile" if self._profiling else "search",
             expected_energy_j=math.exp(belief.mean[ENERGY, row]),
             expected_latency_s=belief.latency_s(row),
-            p_safe=float(safe[row]),
+            p_safe=float(outlook.safe[row]),
             improvement=improvement,
             reason=reason,
         )

@@ -1,4 +1,4 @@
-"""Coordinate descent: one knob at a time, downhill in energy, within the SLO as measured."""
+"""Coordinate descent: one knob at a time, downhill in cost, within the bounds as measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CoordinatePolicy(Walk):
 
     def walk(self) -> Steps:
         """Ends in a local optimum."""
-        space, slo_s = self.problem.space, self.problem.slo_s
+        space = self.problem.space
         here = space.point(space.fastest)
         best = yield from self.measured(here)
         share = _FIRST_STEP
@@ -27,7 +27,7 @@ class CoordinatePolicy(Walk):
                 for by in (-step, step):
                     while (there := self.moved(here, knob, by)) is not None:
                         trial = yield from self.measured(there)
-                        if rank(trial, slo_s) >= rank(best, slo_s):
+                        if rank(trial, self.problem) >= rank(best, self.problem):
                             break
                         here, best, improved = there, trial, True
             if not improved and max(steps) == 1:

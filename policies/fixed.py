@@ -41,7 +41,7 @@ class FixedPolicy(Measured):
             )
         return Choice(
             point=self._point,
-            feasible=trial.latency_s <= self.problem.slo_s,
+            feasible=self.problem.strain(trial) <= 1.0,
             energy_j=trial.energy_j,
             latency_s=trial.latency_s,
             reason="fixed",

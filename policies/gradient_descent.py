@@ -37,7 +37,7 @@ class GradientDescentPolicy(Walk):
         while share * max(len(knob.levels) for knob in space.knobs) >= 1:
             better: list[tuple[float, OperatingPoint, Trial]] = []
             # Too slow: some knob must go up. Fast enough: some knob may go down.
-            sign = 1 if trial.latency_s > self.problem.slo_s else -1
+            sign = 1 if self._too_slow(trial) else -1
             for knob in space.knobs:
                 by = sign * max(1, round(share * len(knob.levels)))
                 there = self.moved(here, knob, by)
@@ -66,13 +66,16 @@ class GradientDescentPolicy(Walk):
 
         return space.point(min(range(len(space)), key=distance))
 
+    def _too_slow(self, trial: Trial) -> bool:
+        return trial.latency_s > self.problem.slo_s
+
     def _slope(self, here: Trial, there: Trial) -> float:
         """How much better a neighbour is, for what it costs; not above 0: it is no better."""
-        slower = math.log(there.latency_s / here.latency_s)
-        dearer = math.log(there.energy_j / here.energy_j)
-        if here.latency_s > self.problem.slo_s:
-            # Speed is wanted, and the energy it takes is the price.
-            return -slower / max(dearer, 1e-3)
-        if there.latency_s > self.problem.slo_s:
-            return 0.0
-        return -dearer
+        dearer = math.log(self.problem.cost(there) / self.problem.cost(here))
+        if self._too_slow(here):
+            # Speed is wanted, and what it costs is the price.
+            return math.log(here.latency_s / there.latency_s) / max(dearer, 1e-3)
+        strain, strain_there = self.problem.strain(here), self.problem.strain(there)
+        if strain > 1.0:
+            return math.log(strain / strain_there)
+        return 0.0 if strain_there > 1.0 else -dearer

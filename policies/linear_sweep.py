@@ -27,12 +27,12 @@ class LinearSweepPolicy(Walk):
 
     def walk(self) -> Steps:
         """Ends when each knob was swept once."""
-        space, slo_s = self.problem.space, self.problem.slo_s
+        space = self.problem.space
         here = space.point(space.fastest)
         best = yield from self.measured(here)
         for knob in sorted(space.knobs, key=lambda knob: knob.name not in _GPU_FIRST):
             while (there := self.moved(here, knob, -1)) is not None:
                 trial = yield from self.measured(there)
-                if rank(trial, slo_s) >= rank(best, slo_s):
+                if rank(trial, self.problem) >= rank(best, self.problem):
                     break
                 here, best = there, trial

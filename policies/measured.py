@@ -8,10 +8,10 @@ from governor.trial import Trial
 from policies.policy import Choice, Problem
 
 
-def rank(trial: Trial, slo_s: float) -> tuple[bool, float]:
-    """Sorts trials, best first: those that kept the SLO by energy, then the others by latency."""
-    missed = trial.latency_s > slo_s
-    return missed, trial.latency_s if missed else trial.energy_j
+def rank(trial: Trial, problem: Problem) -> tuple[bool, float]:
+    """Sorts trials, best first: those that kept the bounds by cost, then by how far they missed."""
+    strain = problem.strain(trial)
+    return strain > 1.0, strain if strain > 1.0 else problem.cost(trial)
 
 
 class Measured:
@@ -43,11 +43,10 @@ class Measured:
 
     def choose(self) -> Choice:
         """The best measured point. Needs at least one trial."""
-        slo_s = self.problem.slo_s
-        point, best = min(self.trials.items(), key=lambda item: rank(item[1], slo_s))
+        point, best = min(self.trials.items(), key=lambda item: rank(item[1], self.problem))
         return Choice(
             point=point,
-            feasible=best.latency_s <= slo_s,
+            feasible=self.problem.strain(best) <= 1.0,
             energy_j=best.energy_j,
             latency_s=best.latency_s,
             reason="best measured",

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from governor.errors import InputError, PolicyError
+from governor.objective import ENERGY, Objective
 from governor.roofline.fit import WEAK, Prior
 from governor.space import OperatingPoint, Space
 from governor.trial import Trial
@@ -23,24 +24,34 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "governor.policies"
 
 STOP_BELOW = 0.005
-"""A search ends when the expected improvement left is under this share of the energy."""
+"""A search ends when the expected improvement left is under this share of the cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Find the operating point of least energy per item that keeps the latency bound.
+    """Find the operating point of least cost that keeps the bounds on latency and power.
 
     Attributes:
         space: the allowed settings.
-        slo_s: seconds, the bound on ``Trial.latency_s``; infinite while it is not yet known.
+        slo_s: seconds, the bound on ``Trial.latency_s``; infinite where there is none.
         seed: for whatever a policy draws at random.
         prior: what is known of the roofline's coefficients in this space before any trial.
+        objective: what it costs, and the bound on ``Trial.power_w``.
     """
 
     space: Space
     slo_s: float
     seed: int = 0
     prior: Prior = WEAK
+    objective: Objective = ENERGY
+
+    def cost(self, trial: Trial) -> float:
+        """What is to be small: J an item, unless another objective is asked for."""
+        return self.objective.cost(trial)
+
+    def strain(self, trial: Trial) -> float:
+        """How far the bound that is worst kept is used up; over 1: it is not kept."""
+        return self.objective.strain(trial, self.slo_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +62,8 @@ class Proposal:
         purpose: ``profile`` to learn the model, ``search`` to find the optimum.
         expected_energy_j: joules an item the policy expects there, None: no idea.
         expected_latency_s: seconds at the SLO's percentile it expects there.
-        p_safe: its probability of keeping the SLO there.
-        improvement: expected relative energy improvement over the best so far; the search
+        p_safe: its probability of keeping the bounds there.
+        improvement: expected relative improvement of the cost over the best so far; the search
             ends when it is small. Infinite where the policy has no model of it.
         reason: for the log, one clause.
     """
@@ -71,7 +82,7 @@ class Choice:
     """The operating point to hold.
 
     Attributes:
-        feasible: whether the policy believes that it keeps the SLO.
+        feasible: whether the policy believes that it keeps the bounds.
         energy_j, latency_s: what is expected there, in J an item and s.
     """
 

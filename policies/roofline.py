@@ -8,12 +8,13 @@ import numpy as np
 
 from governor.roofline.fit import Observations, fit, log_readings, predict, relative_noise
 from governor.roofline.knobs import model_inputs
-from governor.space import FloatArray
+from governor.space import BoolArray, FloatArray
 from policies.measured import Measured
 from policies.policy import Problem, Proposal
+from policies.power import Power
 
-_LATENCY_MARGIN = 0.02
-"""Relative. Without an error bar of its own, the model keeps this far from the SLO."""
+_MARGIN = 0.02
+"""Relative. Without an error bar of its own, the model keeps this far from the bounds."""
 
 _LEARN_FROM = 3
 """Trials before the model's word is final: two besides all-max, as far from it as allowed."""
@@ -28,12 +29,13 @@ class RooflinePolicy(Measured):
         self._parameters: FloatArray | None = None
 
     def ask(self) -> Proposal | None:
-        """Where the roofline expects the least energy within the SLO; None once tried."""
+        """Where the roofline expects the least cost within the bounds; None once tried."""
         time, energy = self._predict()
-        keeps = time <= math.log(self.problem.slo_s) - _LATENCY_MARGIN
+        keeps, objective = self._keeps(time, energy), self.problem.objective
         if not np.any(keeps):
             return None
-        row = int(np.argmin(np.where(keeps, energy, np.inf)))
+        cost = objective.energy * energy + objective.latency * time
+        row = int(np.argmin(np.where(keeps, cost, np.inf)))
         point = self.problem.space.point(row)
         if point in self.trials:
             tried = [self.problem.space.index(point) for point in self.trials]
@@ -47,6 +49,19 @@ class RooflinePolicy(Measured):
             expected_latency_s=math.exp(time[row]),
             reason="the roofline's optimum",
         )
+
+    def _keeps(self, time: FloatArray, energy: FloatArray) -> BoolArray:
+        """Which settings are expected to keep the bounds, from log time and log energy."""
+        objective, slo_s = self.problem.objective, self.problem.slo_s
+        keeps = np.ones(len(time), dtype=np.bool_)
+        if math.isfinite(slo_s):
+            keeps &= time <= math.log(slo_s) - _MARGIN
+        if objective.capped:
+            rows = np.array([self.problem.space.index(point) for point in self.trials])
+            power = Power.of(self.problem.space, list(self.trials.values()), rows, time)
+            log_power = np.sum(power.slopes * (time, energy), axis=0) + power.offset
+            keeps &= log_power <= math.log(objective.power_cap_w) - _MARGIN
+        return keeps
 
     def _predict(self) -> FloatArray:
         """Log time and log energy of every setting, shape ``(2, n)``."""

@@ -14,14 +14,14 @@ from policies.measured import Measured
 from policies.policy import Problem, Proposal
 
 _PENALTY = 2.0
-"""A missed SLO costs this many times the all-max energy, and more the more it is missed."""
+"""A missed bound costs this many times what all-max costs, and more the more it is missed."""
 
 _INITIAL = 5
 """Points drawn at random first. Its default, 10, would leave two of 12 trials to the model."""
 
 
 class SkoptPolicy(Measured):
-    """``skopt.Optimizer`` over the knobs' levels, with a penalty for a missed SLO.
+    """``skopt.Optimizer`` over the knobs' levels, with a penalty for a missed bound.
 
     Everything but the penalty and the number of first points is scikit-optimize's default:
     Gaussian process, ``gp_hedge``. Both were chosen in its favour, among a few of each. Where
@@ -40,7 +40,7 @@ class SkoptPolicy(Measured):
         )
         self._extent = np.maximum(self._levels.max(axis=0), 1)
         self._untried = np.ones(len(space), dtype=np.bool_)
-        self._scale_j: float | None = None
+        self._scale: float | None = None
         self._optimizer = _optimizer(self._extent.tolist(), problem.seed)
 
     def ask(self) -> Proposal | None:
@@ -54,13 +54,13 @@ class SkoptPolicy(Measured):
         return Proposal(point=self.problem.space.point(row), reason="scikit-optimize asked")
 
     def tell(self, trial: Trial) -> None:
-        """Pass the trial on as one number: energy, or the penalty."""
+        """Pass the trial on as one number: its cost, or the penalty."""
         row = self.problem.space.index(self.remember(trial))
         self._untried[row] = False
-        if self._scale_j is None:
-            self._scale_j = trial.energy_j
-        missed = trial.latency_s / self.problem.slo_s
-        cost = trial.energy_j / self._scale_j if missed <= 1 else _PENALTY * missed
+        if self._scale is None:
+            self._scale = self.problem.cost(trial)
+        strain = self.problem.strain(trial)
+        cost = self.problem.cost(trial) / self._scale if strain <= 1 else _PENALTY * strain
         with _quiet():
             self._optimizer.tell(self._levels[row].tolist(), cost)
 

@@ -148,6 +148,11 @@ class RooflineKernel(Kernel):
         errors = self.scales**2 @ self.errors.variance()
         return np.sum(self.slopes[:, rows] ** 2, axis=-1) + errors[:, None]
 
+    def shared(self, rows: IntArray) -> FloatArray:
+        """The covariance of the two outputs at each setting, shape ``(len(rows),)``."""
+        time, energy = self.slopes[:, rows]
+        return np.einsum("np,np->n", time, energy)
+
     def is_stationary(self) -> bool:
         """Covariance depends on more than the distance between settings."""
         return False
@@ -170,6 +175,7 @@ class Belief:
         mean: shape ``(2, n)``, log seconds of an inference at the SLO's percentile and log
             joules an item.
         sd: shape ``(2, n)``, relative standard deviations.
+        variance, shared: their squares, and the covariance of the two, shape ``(n,)``.
         filling: what latency is besides the inference.
     """
 
@@ -193,8 +199,12 @@ class Belief:
         settings = np.arange(centre.shape[1], dtype=np.intp)
         prior = kernel.between(settings, rows)
         self.mean = centre + (prior @ gp.alpha_).reshape(2, -1)
-        known = np.sum((prior @ self._whiten.T) ** 2, axis=1).reshape(2, -1)
-        self.sd: FloatArray = np.sqrt(np.maximum(kernel.variance(settings) - known, _TINY))
+        told = prior @ self._whiten.T
+        known = np.sum(told**2, axis=1).reshape(2, -1)
+        self.variance = np.maximum(kernel.variance(settings) - known, _TINY)
+        self.sd: FloatArray = np.sqrt(self.variance)
+        time, energy = np.split(told, 2)
+        self.shared = kernel.shared(settings) - np.einsum("nt,nt->n", time, energy)
 
     def latency_s(self, row: int) -> float:
         """Expected at the SLO's percentile, with the wait for a batch where that counts."""
@@ -262,13 +272,14 @@ class Surrogate:
 
     Attributes:
         rows: the settings tried, in order, as rows of the space.
+        trials: what they gave.
     """
 
     def __init__(self, space: Space, prior: Prior = WEAK) -> None:
         """``prior``: of the roofline's coefficients; one that the trials contradict is dropped."""
         self.space = space
         self.rows: list[int] = []
-        self._trials: list[Trial] = []
+        self.trials: list[Trial] = []
         self._inputs = model_inputs(space)
         self._items = items(space)
         self._errors = Errors(space)
@@ -285,22 +296,22 @@ class Surrogate:
         if trial.point is None:
             raise PolicyError("a policy was told a trial without an operating point")
         self.rows.append(self.space.index(trial.point))
-        self._trials.append(trial)
+        self.trials.append(trial)
 
     def typical_noise(self) -> FloatArray:
         """Variance of a reading of each output, relative: shape ``(2,)``."""
-        return np.median([relative_noise(trial) for trial in self._trials], axis=0) ** 2
+        return np.median([relative_noise(trial) for trial in self.trials], axis=0) ** 2
 
     def believe(self) -> Belief:
         """Refit to all trials; needs at least one."""
         rows = np.array(self.rows)
-        period = period_s(self._trials, self._items[rows])
-        unit_s = self._trials[0].mean_latency_s
+        period = period_s(self.trials, self._items[rows])
+        unit_s = self.trials[0].mean_latency_s
         self._inputs[:, PERIOD] = period * self._items.min() / unit_s
         errors = np.stack((self._errors.smooth(rows, rows), self._errors.scatter(rows, rows)))
         seen: list[tuple[_View, Readings, Filling]] = []
         for view, filling in self._fillings(period):
-            if (readings := filling.readings(self._trials, rows)) is not None:
+            if (readings := filling.readings(self.trials, rows)) is not None:
                 view.look(rows, readings, errors, self._inputs)
                 seen.append((view, readings, filling))
         view, readings, filling = max(seen, key=lambda one: one[0].log_evidence)

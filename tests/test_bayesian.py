@@ -16,8 +16,9 @@ from governor.roofline.knobs import model_inputs
 from governor.search import Search
 from governor.space import Knob, OperatingPoint, Space
 from governor.trial import Trial
-from policies.acquisition import expected_improvement, knowledge_gradient, p_safe
+from policies.acquisition import expected_improvement, knowledge_gradient
 from policies.bayesian import BayesianPolicy
+from policies.outlook import Outlook, p_safe
 from policies.policy import Problem
 from policies.roofline import RooflinePolicy
 from policies.surrogate import ENERGY, TIME, Surrogate
@@ -258,8 +259,8 @@ def test_no_trial_teaches_less_than_nothing(seed: int) -> None:
     rows = np.arange(0, len(SPACE), 7)
     noise = np.full(2, 1e-4)
     best = float(belief.mean[ENERGY, SPACE.fastest])
-    log_slo = math.log(board.slo_s(1.5))
-    assert np.all(knowledge_gradient(belief, rows, rows, noise, log_slo, best) >= 0)
+    outlook = Outlook(Problem(SPACE, board.slo_s(1.5)), belief, surrogate)
+    assert np.all(knowledge_gradient(outlook, rows, rows, noise, best) >= 0)
 
 
 def test_the_roofline_policy_needs_few_trials_where_the_physics_is_all_there_is() -> None:
