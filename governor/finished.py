@@ -62,7 +62,9 @@ class FinishedFile(Generic[R]):
         self.results: dict[int, R] = {}
         self._path = path
         line: Any = tuple.__class_getitem__((int, kind))
-        self._lines: TypeAdapter[tuple[int, R]] = TypeAdapter(line)
+        self._lines: TypeAdapter[tuple[int, R]] = TypeAdapter(
+            line, config={"ser_json_inf_nan": "strings"}
+        )
         self._synced_s = time.monotonic()
         self._file = _open(path)
         try:

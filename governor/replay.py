@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from governor.devices.replay import ReplayDevice
 from governor.devices.trace import BATCH_SIZE, Sweep
 from governor.errors import PolicyError
+from governor.objective import ENERGY, Objective
 from governor.roofline.fit import WEAK, Prior
 from governor.search import Search
 from governor.space import BoolArray, OperatingPoint
@@ -30,6 +32,7 @@ class Task:
         noise: relative standard deviation of each trial's latency and of its energy.
         curve: whether to ask the policy for its choice after every trial.
         prior: what is known of the roofline's coefficients before.
+        objective: what is searched for.
     """
 
     sweep: Sweep
@@ -40,20 +43,53 @@ class Task:
     noise: float
     curve: bool = False
     prior: Prior = WEAK
+    objective: Objective = ENERGY
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the trace says of a setting: seconds and joules of one inference (one batch)."""
+    """What the trace says of a setting: seconds and joules of one inference (one batch).
+
+    Attributes:
+        cost: in the objective's unit.
+        strain: of the bound that is worst kept; over 1: it is not kept.
+    """
 
     point: OperatingPoint
     latency_s: float
     energy_j: float
+    cost: float
+    strain: float
 
-    @classmethod
-    def of(cls, sweep: Sweep, row: int) -> Truth:
-        """The truth in that row of the sweep."""
-        return cls(sweep.space.point(row), float(sweep.latency_s[row]), float(sweep.energy_j[row]))
+
+class Judge:
+    """Knows of every setting of a sweep what it is worth to a task.
+
+    Attributes:
+        feasible: whether any setting keeps the bounds.
+        best: the row of least cost that keeps them; where none does, that which comes nearest.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._sweep = sweep = task.sweep
+        slo_s = task.slo.seconds(sweep.all_max_latency_s)
+        self._costs = task.objective.costs(sweep.energy_j, sweep.latency_s)
+        self._strains = task.objective.strains(sweep.latency_s, sweep.mean_power_w, slo_s)
+        keeps = self._strains <= 1.0
+        self.feasible = bool(np.any(keeps))
+        worth = np.where(keeps, self._costs, np.inf) if self.feasible else self._strains
+        self.best = int(np.argmin(worth))
+
+    def truth(self, row: int) -> Truth:
+        """Of the setting in that row."""
+        sweep = self._sweep
+        return Truth(
+            sweep.space.point(row),
+            float(sweep.latency_s[row]),
+            float(sweep.energy_j[row]),
+            float(self._costs[row]),
+            float(self._strains[row]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +107,9 @@ class ReplayRun:
 
     Attributes:
         sweep: its name for people.
-        feasible: whether any setting of the sweep keeps the SLO.
-        oracle: the setting of least energy that keeps the SLO; where none does, the fastest.
+        objective: what was searched for.
+        feasible: whether any setting of the sweep keeps the bounds.
+        oracle: the setting of least cost that keeps the bounds; where none does, the nearest to it.
         chosen: the setting that the policy would hold.
         choices: what it would have held after each trial, where the task asked for it.
         search_seconds: CPU time of its asks, tells and final choice.
@@ -85,6 +122,7 @@ class ReplayRun:
     slo: Bound
     policy: str
     seed: int
+    objective: Objective
     slo_s: float
     feasible: bool
     oracle: Truth
@@ -94,26 +132,31 @@ class ReplayRun:
     search_seconds: float
 
     def excess(self, chosen: Truth) -> float:
-        """Energy of ``chosen`` above the oracle's, as a share of the oracle's."""
-        return chosen.energy_j / self.oracle.energy_j - 1.0
+        """Cost of ``chosen`` above the oracle's, as a share of the oracle's."""
+        return chosen.cost / self.oracle.cost - 1.0
 
     def keeps_slo(self, chosen: Truth) -> bool:
-        """Whether ``chosen`` truly keeps the SLO."""
-        return chosen.latency_s <= self.slo_s
+        """Whether ``chosen`` truly keeps the SLO, and the power cap where there is one."""
+        return chosen.strain <= 1.0
 
     @property
-    def energy_excess(self) -> float:
-        """Energy of what was chosen above the oracle's, as a share."""
+    def cost_excess(self) -> float:
+        """Cost of what was chosen above the oracle's, as a share."""
         return self.excess(self.chosen)
 
     @property
+    def energy_excess(self) -> float:
+        """Energy of what was chosen above the oracle's, as a share; the cost, if that is energy."""
+        return self.chosen.energy_j / self.oracle.energy_j - 1.0
+
+    @property
     def slo_met(self) -> bool:
-        """Whether what was chosen truly keeps the SLO."""
+        """Whether what was chosen truly keeps the bounds."""
         return self.keeps_slo(self.chosen)
 
     @property
     def violations(self) -> int:
-        """Trials that truly missed the SLO."""
+        """Trials that truly missed a bound."""
         return sum(not self.keeps_slo(trial.truth) for trial in self.trials)
 
 
@@ -171,13 +214,13 @@ def run(task: Task) -> ReplayRun:
         PolicyError: the policy failed.
     """
     sweep, slo_s = task.sweep, task.slo.seconds(task.sweep.all_max_latency_s)
-    problem = Problem(sweep.space, slo_s, task.seed, task.prior)
+    problem = Problem(sweep.space, slo_s, task.seed, task.prior, task.objective)
     factory = load_policy(task.policy)
     watch = _Stopwatch()
     with watch:
         policy = factory(problem)
     search = Search(problem, policy, task.trials)
-    device = ReplayDevice(sweep, task.noise, task.seed)
+    device, judge = ReplayDevice(sweep, task.noise, task.seed), Judge(task)
     trials: list[ReplayedTrial] = []
     choices: list[Truth] = []
     while True:
@@ -190,10 +233,10 @@ def run(task: Task) -> ReplayRun:
         with watch:
             search.record(trial)
         trials.append(
-            ReplayedTrial(Truth.of(sweep, row), trial.latency_s, trial.energy_j * sweep.batch_size)
+            ReplayedTrial(judge.truth(row), trial.latency_s, trial.energy_j * sweep.batch_size)
         )
         if task.curve:
-            choices.append(_chosen(search, sweep))
+            choices.append(judge.truth(_chosen(search, sweep)))
     with watch:
         chosen = _chosen(search, sweep)
     return ReplayRun(
@@ -205,9 +248,10 @@ def run(task: Task) -> ReplayRun:
         policy=task.policy,
         seed=task.seed,
         slo_s=slo_s,
-        feasible=bool(np.any(sweep.latency_s <= slo_s)),
-        oracle=Truth.of(sweep, sweep.optimum(slo_s)),
-        chosen=chosen,
+        objective=task.objective,
+        feasible=judge.feasible,
+        oracle=judge.truth(judge.best),
+        chosen=judge.truth(chosen),
         trials=tuple(trials),
         choices=tuple(choices),
         search_seconds=watch.seconds,
@@ -229,6 +273,7 @@ def settings_of(tasks: Sequence[Task]) -> dict[str, str]:
             figures.update(np.ascontiguousarray(part).tobytes())
     return {
         "policy": told(task.policy for task in tasks),
+        "objective": told(task.objective for task in tasks),
         "SLO": told(task.slo for task in tasks),
         "trials": told(task.trials for task in tasks),
         "seeds": f"{len(seeds)} from {min(seeds)}",
@@ -238,11 +283,11 @@ def settings_of(tasks: Sequence[Task]) -> dict[str, str]:
     }
 
 
-def _chosen(search: Search, sweep: Sweep) -> Truth:
+def _chosen(search: Search, sweep: Sweep) -> int:
     point = search.choose().point
     if point not in sweep.space:
         raise PolicyError(f"the policy chose {point}, which is not a setting of {sweep}")
-    return Truth.of(sweep, sweep.space.index(point))
+    return sweep.space.index(point)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +298,9 @@ class Summary:
         runs: how many, of which ``infeasible_runs`` had an SLO that no setting keeps. All
             that follows is of the others.
         energy_excess_mean, energy_excess_p95: energy above the oracle's, as a share of it.
-        trial_violation_rate: the share of all trials that truly missed the SLO.
-        slo_met_rate: the share of runs whose final choice truly keeps the SLO.
+        cost_excess_mean, cost_excess_p95: the same of what was to be small.
+        trial_violation_rate: the share of all trials that truly missed a bound.
+        slo_met_rate: the share of runs whose final choice truly keeps the bounds.
         search_seconds_mean: CPU seconds a run in the policy.
         trials_mean: trials a run.
     """
@@ -263,6 +309,8 @@ class Summary:
     infeasible_runs: int
     energy_excess_mean: float | None
     energy_excess_p95: float | None
+    cost_excess_mean: float | None
+    cost_excess_p95: float | None
     trial_violation_rate: float | None
     slo_met_rate: float | None
     search_seconds_mean: float | None
@@ -275,14 +323,17 @@ def summarise(runs: Iterable[ReplayRun]) -> Summary:
     judged = [run for run in every if run.feasible]
     infeasible = len(every) - len(judged)
     if not judged:
-        return Summary(len(every), infeasible, None, None, None, None, None, None)
-    excess = np.array([run.energy_excess for run in judged])
+        return Summary(len(every), infeasible, *[None] * 8)
+    energy = np.array([run.energy_excess for run in judged])
+    cost = np.array([run.cost_excess for run in judged])
     trials = sum(len(run.trials) for run in judged)
     return Summary(
         runs=len(every),
         infeasible_runs=infeasible,
-        energy_excess_mean=float(excess.mean()),
-        energy_excess_p95=float(np.percentile(excess, 95)),
+        energy_excess_mean=float(energy.mean()),
+        energy_excess_p95=float(np.percentile(energy, 95)),
+        cost_excess_mean=float(cost.mean()),
+        cost_excess_p95=float(np.percentile(cost, 95)),
         trial_violation_rate=sum(run.violations for run in judged) / trials,
         slo_met_rate=sum(run.slo_met for run in judged) / len(judged),
         search_seconds_mean=sum(run.search_seconds for run in judged) / len(judged),
@@ -330,7 +381,8 @@ def run_json(run: ReplayRun) -> dict[str, object]:
         **_name_json(run),
         "policy": run.policy,
         "seed": run.seed,
-        "slo_s": run.slo_s,
+        "objective": str(run.objective),
+        "slo_s": run.slo_s if math.isfinite(run.slo_s) else None,
         "slo_feasible": run.feasible,
         "oracle": truth_json(run.oracle),
         "chosen": truth_json(run.chosen),
@@ -343,6 +395,7 @@ def run_json(run: ReplayRun) -> dict[str, object]:
             for trial in run.trials
         ],
         "energy_excess": run.energy_excess,
+        "cost_excess": run.cost_excess,
         "slo_met": run.slo_met,
         "trial_violation_rate": run.violations / len(run.trials),
         "search_seconds": run.search_seconds,

@@ -70,7 +70,7 @@ def parse_duration(value: Duration, what: str = "duration") -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A latency bound: so many seconds, or so many times the latency at all-max."""
+    """A latency bound: so many seconds, infinitely many, or so many times those at all-max."""
 
     value: float
     relative: bool
@@ -80,15 +80,19 @@ class Bound:
         return self.value * all_max_latency_s if self.relative else self.value
 
     def __str__(self) -> str:
+        if math.isinf(self.value):
+            return "none"
         return f"{self.value:g}x" if self.relative else format_duration(self.value)
 
 
 def parse_bound(value: Duration, what: str = "latency SLO") -> Bound:
-    """A :class:`Bound` from anything :func:`parse_duration` takes, or ``"1.3x"``.
+    """A :class:`Bound` from anything :func:`parse_duration` takes, ``"1.3x"`` or ``"none"``.
 
     >>> parse_bound("1.3x").seconds(0.010)
     0.013000000000000001
     """
+    if isinstance(value, str) and value.strip().lower() == "none":
+        return Bound(math.inf, relative=False)
     if isinstance(value, str) and value.strip().lower().endswith("x"):
         number, unit = _split(value, what, '"1.3x"')
         if unit.lower() == "x":

@@ -41,10 +41,11 @@ class Power:
         log_items = np.log(items(space))
         log_rates = np.log([trial.power_w / trial.energy_j for trial in trials])
         idle = np.array([waited(trial) for trial in trials])
-        # In front of every inference there may be work that no clock of the model knows of.
-        busy = log_rates + log_time[rows] - log_items[rows]
-        usual = busy.max() if idle.all() else np.median(busy[~idle])
-        back_to_back = usual + log_items
+        if idle.all():
+            each = np.log([trial.items / trial.inferences for trial in trials]) - log_items[rows]
+        else:  # before each inference there may be work that takes a while, too
+            each = (log_rates + log_time[rows] - log_items[rows])[~idle]
+        back_to_back = np.median(each) + log_items
         arriving = log_rates[idle].max() if idle.any() else np.inf
         waits = back_to_back - log_time > arriving
         slopes = np.stack((np.where(waits, 0.0, -1.0), np.ones(len(space))))

@@ -72,7 +72,7 @@ def test_only_the_sweeps_asked_for_are_replayed(
 def test_an_slo_that_nothing_keeps_is_said(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["replay", trace, "--latency-slo", "1us", "--policy", "random", "--seeds", "3"]
     assert main(arguments) == 0
-    assert "6 of 6 runs had an SLO that no setting" in capsys.readouterr().out
+    assert "6 of 6 runs had bounds that no setting" in capsys.readouterr().out
 
 
 def test_compare_prints_plots_and_writes(

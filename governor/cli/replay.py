@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from governor.devices.trace import Sweep, join, read_traces
 from governor.errors import InputError
 from governor.finished import FinishedFile, resumed
 from governor.logs import LogFormat
+from governor.objective import ENERGY, Objective
 from governor.spread import Cluster, Place, spread, with_progress
 from governor.units import Bound, format_percent, parse_bound
 from policies.policy import DEFAULT_POLICY, load_policy
@@ -36,7 +38,7 @@ Slo = Annotated[
     typer.Option(
         "--latency-slo",
         metavar="BOUND",
-        help="50ms, or 1.3x the latency at the all-max corner; repeatable.",
+        help="50ms, 1.3x the latency at the all-max corner, or none; repeatable.",
     ),
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="Searches of each sweep, seeded 0, 1, ...")]
@@ -64,6 +66,14 @@ Record = Annotated[
 Log = Annotated[
     LogFormat | None,
     typer.Option("--log-format", help="Log each decision to stderr, for people or machines."),
+]
+Aim = Annotated[
+    str,
+    typer.Option(
+        "--objective",
+        metavar="NAME",
+        help="What is to be small: energy, latency, or edp, their product.",
+    ),
 ]
 Jobs = Annotated[
     int | None,
@@ -112,6 +122,11 @@ def replay(
     joint: Annotated[
         bool, typer.Option("--joint", help="Make the batch size a knob, beside the clocks.")
     ] = False,
+    objective: Aim = "energy",
+    power_cap: Annotated[
+        str | None,
+        typer.Option(metavar="CAP", help="10W, or 0.6x the power at the all-max corner."),
+    ] = None,
     json_file: Json = None,
     report: ReportFile = None,
     jobs: Jobs = None,
@@ -128,6 +143,7 @@ def replay(
 
     place = Place(jobs, backend, scheduler)
     load_policy(policy)
+    aim = _Aim(objective, power_cap)
     slos = [parse_bound(text) for text in latency_slo]
     sweeps = select(read_sweeps(traces), workload, device)
     if joint:
@@ -136,7 +152,7 @@ def replay(
     check_report(report)
     runs = run_with_progress(
         [
-            Task(sweep, slo, policy, seed, trials, noise)
+            Task(sweep, slo, policy, seed, trials, noise, objective=aim.of(sweep))
             for sweep in sweeps
             for slo in slos
             for seed in range(seeds)
@@ -152,9 +168,36 @@ def replay(
         runs,
         f"{policy}, {trials} trials, replayed on measured sweeps "
         f"with {format_percent(noise)} noise",
+        aim,
     )
-    if joint:
+    if joint and aim.plain:
         _print_joint(sweeps, slos)
+
+
+class _Aim:
+    """What was asked for, as an objective for each sweep.
+
+    Attributes:
+        plain: it is energy alone.
+    """
+
+    def __init__(self, name: str, power_cap: str | None) -> None:
+        relative = power_cap is not None and power_cap.strip().lower().endswith("x")
+        self._share = parse_bound(power_cap, "power cap").value if power_cap and relative else None
+        self._any = Objective.parse(name, 1.0 if relative else power_cap)
+        self.plain = self._any == ENERGY
+        self._name = f"{name} under {power_cap} power" if relative else str(self._any)
+
+    def of(self, sweep: Sweep) -> Objective:
+        """With the cap in watts."""
+        if self._share is None:
+            return self._any
+        return replace(
+            self._any, power_cap_w=self._share * float(sweep.mean_power_w[sweep.space.fastest])
+        )
+
+    def __str__(self) -> str:
+        return self._name
 
 
 def read_sweeps(paths: Sequence[Path]) -> list[Sweep]:
@@ -261,11 +304,15 @@ def run_with_progress(
         return list(with_progress(resumed(file, tasks, work), len(tasks), "Searching"))
 
 
-def _print(runs: Sequence[ReplayRun], title: str) -> None:
+def _print(runs: Sequence[ReplayRun], title: str, aim: _Aim) -> None:
     from governor.replay import by_slo, by_sweep, summarise
 
     console = result_console()
-    table = result_table(title, "sweep", "SLO", *SUMMARY_COLUMNS)
+    columns = SUMMARY_COLUMNS
+    if not aim.plain:
+        title += f"; objective: {aim}"
+        columns = ("cost\nexcess,\nmean", "\n\np95", "trials\nmissing\na bound", *columns[3:])
+    table = result_table(title, "sweep", "SLO", *columns)
     groups = by_sweep(runs)
     for (sweep, slo), group in groups.items():
         table.add_row(sweep, str(slo), *summary_cells(summarise(group)))
@@ -340,8 +387,8 @@ def result_table(title: str, *columns: str, folding: int = 1) -> Table:
 def summary_cells(summary: Summary) -> list[str]:
     """A summary as table cells; a dash where no run could be judged."""
     shares = (
-        summary.energy_excess_mean,
-        summary.energy_excess_p95,
+        summary.cost_excess_mean,
+        summary.cost_excess_p95,
         summary.trial_violation_rate,
         summary.slo_met_rate,
     )
@@ -355,6 +402,6 @@ def summary_cells(summary: Summary) -> list[str]:
 def infeasible_note(infeasible: int, runs: int) -> str:
     """What to say when an SLO could not be met by any setting."""
     return (
-        f"{infeasible} of {runs} runs had an SLO that no setting of the sweep keeps; they count "
-        "in no column. Loosen --latency-slo for those sweeps."
+        f"{infeasible} of {runs} runs had bounds that no setting of the sweep keeps; they count "
+        "in no column. Loosen --latency-slo or --power-cap for those sweeps."
     )

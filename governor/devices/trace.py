@@ -68,6 +68,12 @@ class Sweep:
         """Seconds of one inference at the all-max corner."""
         return float(self.latency_s[self.space.fastest])
 
+    @cached_property
+    def mean_power_w(self) -> FloatArray:
+        """Watts as the energy and the latency have it, shape ``(n,)``; traces round each."""
+        sizes = [self.items(row) for row in range(len(self.space))] if self.joint else 1
+        return self.energy_j * np.array(sizes) / self.latency_s
+
     def optimum(self, slo_s: float) -> int:
         """The row of least energy among those that keep ``slo_s`` seconds.
 
