@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -185,9 +185,13 @@ def plainly_over_budget(
     return inferences / effect * divergence > -math.log(alarm)
 
 
-SCALES = (10, 25, 100, 400, 1600)
+SCALES = (10, 25, 50, 100, 400, 1600)
 """Numbers of most recent inferences the guard looks at: a short one sees a collapse within
 a window, a long one a slow burn (the multi-window alerts of Google's SRE Workbook, ch. 5)."""
+BLOCK = 100
+LONG_SCALES = (6400, 25_600)
+"""Longer ones, counted in blocks. At the longest, about 20 minutes of a 20 Hz loop, six misses
+in a hundred are plainly over a budget of five: a burn rate of 1.2."""
 
 
 SAVED_UP = 8.0
@@ -206,13 +210,17 @@ class BurnGuard:
         self._budget = budget
         self._alarm = alarm
         self._missed: deque[bool] = deque(maxlen=SCALES[-1])
-        self._fresh_miss = False
+        self._blocks: deque[int] = deque(maxlen=LONG_SCALES[-1] // BLOCK)
+        self._in_block = self._missed_in_block = 0
+        self._fresh_miss = self._fresh_block = False
         self.effect = BURST
 
     def restart(self) -> None:
         """Forget the inferences so far: another operating point is in force."""
-        self._learn_clustering()
+        self._learn_clustering(SCALES[1])
         self._missed.clear()
+        self._blocks.clear()
+        self._in_block = self._missed_in_block = 0
         self._fresh_miss = False
 
     def add(self, missed: Iterable[bool]) -> None:
@@ -220,6 +228,12 @@ class BurnGuard:
         for miss in missed:
             self._missed.append(miss)
             self._fresh_miss |= miss
+            self._in_block += 1
+            self._missed_in_block += miss
+            if self._in_block == BLOCK:
+                self._blocks.append(self._missed_in_block)
+                self._in_block = self._missed_in_block = 0
+                self._fresh_block = True
 
     @property
     def burning(self) -> bool:
@@ -227,25 +241,42 @@ class BurnGuard:
         if not self._fresh_miss:
             return False
         self._fresh_miss = False
-        newest_first = list(islice(reversed(self._missed), SCALES[-1]))
-        for scale in SCALES:
-            recent = newest_first[:scale]
-            if plainly_over_budget(
-                sum(recent), len(recent), self._budget, self.effect, self._alarm
-            ):
-                return True
-            if len(recent) < scale:
-                break
-        self._learn_clustering()
+        if any(
+            plainly_over_budget(misses, inferences, self._budget, self.effect, self._alarm)
+            for misses, inferences in self._counts()
+        ):
+            return True
+        if self._fresh_block:  # often enough
+            self._fresh_block = False
+            self._learn_clustering(SCALES[3])
         return False
 
-    def _learn_clustering(self) -> None:
-        """From what came before the newest misses: a collapse must not excuse itself."""
-        settled = np.fromiter(
-            islice(self._missed, max(len(self._missed) - SCALES[1], 0)), dtype=np.float64
-        )
+    def _counts(self) -> Iterator[tuple[int, int]]:
+        """Misses and inferences on each of the scales that there are enough of."""
+        newest_first = list(reversed(self._missed))
+        for scale in SCALES:
+            recent = newest_first[:scale]
+            yield sum(recent), len(recent)
+            if len(recent) < scale:
+                return
+        blocks_first = list(reversed(self._blocks))
+        for scale in LONG_SCALES:
+            blocks = blocks_first[: scale // BLOCK]
+            yield self._missed_in_block + sum(blocks), self._in_block + BLOCK * len(blocks)
+            if len(blocks) < scale // BLOCK:
+                return
+
+    def _learn_clustering(self, newest: int) -> None:
+        """From what came before the newest inferences: a collapse must not excuse itself.
+
+        Nor must a slow one, of which some inferences miss: what counts is how misses cluster
+        around the mean of their block.
+        """
+        count = max(len(self._missed) - newest, 0) // BLOCK * BLOCK
+        settled = np.fromiter(islice(self._missed, count), dtype=np.float64).reshape(-1, BLOCK)
         if settled.any():
-            self.effect = min(max(BURST, design_effect(settled)), 4 * BURST)
+            within = settled - settled.mean(axis=1, keepdims=True)
+            self.effect = min(max(BURST, design_effect(within.ravel())), 4 * BURST)
 
 
 class SearchBudget:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from governor.slo import (
 )
 from governor.trial import Trial
 
+ROOT = Path(__file__).parents[1]
 TRIAL = Trial(
     point=None,
     latency_s=0.040,
@@ -169,3 +172,46 @@ def test_the_guard_learns_that_misses_come_in_bursts():
         alarms += guard.burning
     assert guard.effect > 2 * BURST
     assert alarms <= 2
+
+
+def looks(guard, share, inferences, rng):
+    """Show the guard inferences of which such a share misses; how many until it speaks."""
+    for seen in range(1, inferences + 1):
+        guard.add([rng.random() < share])
+        if guard.burning:
+            return seen
+    return None
+
+
+@pytest.mark.parametrize(("share", "within"), [(1.0, 10), (0.5, 60), (0.25, 500), (0.15, 2000)])
+def test_the_more_inferences_miss_the_sooner_the_guard_speaks(share, within):
+    for seed in range(6):
+        guard = BurnGuard(0.05)
+        guard.add([False] * 1600)
+        assert looks(guard, share, within, random.Random(seed)) is not None
+
+
+def test_half_the_inferences_missing_does_not_pass_for_a_burst():
+    guard = BurnGuard(0.05)
+    guard.add([False] * 500)
+    looks(guard, 0.35, 90, random.Random(4))
+    assert guard.effect == BURST
+
+
+def test_a_burn_so_slow_that_only_a_long_look_back_tells_is_seen():
+    rng = random.Random(5)
+    guard = BurnGuard(0.05)
+    first = looks(guard, 0.065, 30_000, rng)
+    assert first is not None
+    assert first > 3000
+
+
+def test_the_guard_speaks_before_the_alerts_on_burn_rates_would():
+    """They page at a burn rate of 14.4 for over two minutes, and open a ticket at 6."""
+    rules = (ROOT / "deploy" / "prometheus" / "governor.rules.yml").read_text()
+    rates = {float(rate) for rate in re.findall(r"slo_burn_rate:ratio_rate\w+ > ([\d.]+)", rules)}
+    assert rates == {14.4, 6.0, 1.0}
+    for rate in rates - {1.0}:
+        spoke = looks(BurnGuard(0.05), 0.05 * rate, 2 * 60 * 20, random.Random(6))
+        assert spoke is not None
+        assert spoke < 120  # six seconds at 20 Hz

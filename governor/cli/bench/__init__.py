@@ -28,10 +28,11 @@ from policies.policy import DEFAULT_POLICY, Problem
 
 BURSTS = "bursts"
 CALIBRATION = "calibration"
+DRIFT = "drift"
 INSTRUMENT = "instrument"
 POLLING = "polling"
 SOAK = "soak"
-BY_NAME_ONLY = (BURSTS, INSTRUMENT, POLLING, SOAK, CALIBRATION)
+BY_NAME_ONLY = (BURSTS, DRIFT, INSTRUMENT, POLLING, SOAK, CALIBRATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ def bench(
     board: Annotated[str, typer.Option(help="The emulated board that is mounted.")] = "orin-nano",
     repeats: Annotated[int, typer.Option(help="Bursts of each length.", min=1)] = 5,
     minutes: Annotated[float, typer.Option(help="Of soak.", min=0.05)] = 60.0,
+    hours: Annotated[int, typer.Option(help="Virtual ones of drift.", min=0, max=10_000)] = 24,
+    seeds: Annotated[int, typer.Option(help="Runs of each case of drift.", min=1)] = 3,
+    latencies: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Measured inference times for drift to draw from."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")
     ] = None,
@@ -84,6 +91,8 @@ def bench(
     and all around it is killed, hung, flooded and rotated: nothing may grow, and the clocks end
     as found. And calibration, by name only: what governor calibrate states of the seven calibrated
     emulated boards, against the emulation's own constants.
+    And drift, by name only, as it takes minutes: what the governor makes of a workload,
+    a neighbour, a camera or a bound that changes, and of --hours in which nothing does.
     """
     check_writable(json_file)
     if name == BURSTS:
@@ -91,6 +100,9 @@ def bench(
         return
     if name == CALIBRATION:
         _calibration(json_file)
+        return
+    if name == DRIFT:
+        _drift(hours, seeds, latencies, policy, json_file)
         return
     if name == INSTRUMENT:
         _instrument(json_file)
@@ -150,6 +162,19 @@ def _calibration(json_file: Path | None) -> None:
         write_json(json_file, document(outcome))
     if untrue := sum(not one.holds for one in outcome):
         raise GovernorError(f"{untrue} constants are not what the calibration states")
+
+
+def _drift(
+    hours: int, seeds: int, latencies: Path | None, policy: str, json_file: Path | None
+) -> None:
+    from governor.cli.bench.drift import document, measure, show
+
+    outcome = measure(hours, latencies, seeds, policy=policy)
+    show(outcome)
+    if json_file is not None:
+        write_json(json_file, document(outcome))
+    if outcome.missed:
+        raise GovernorError(f"not reached: {'; '.join(outcome.missed)}")
 
 
 def _instrument(json_file: Path | None) -> None:
