@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,8 @@ from governor.calibration.file import (
 )
 from governor.calibration.fit import fit_power, fit_rates
 from governor.calibration.measure import Look, Run, Session, plan
+from governor.calibration.ridge import fit_ridge
+from governor.calibration.torch_bench import wide_products
 from governor.cli.bench.calibration import compare
 from governor.cli.main import main
 from governor.devices.emulated import EmulatedBoard
@@ -191,6 +194,36 @@ def test_a_processor_that_computes_itself_is_fitted_by_its_own_clock() -> None:
     assert parse_board(format_board("A PC", made), "pc", "pc").gpu.bytes_per_clock == 8
 
 
+@pytest.mark.parametrize("sharpness", [1.0, 3.0, 12.0])
+def test_the_ridge_point_is_where_a_sweep_bends(sharpness: float) -> None:
+    def swept(intensity: float, hz: float = 2e9) -> Run:
+        peak, bandwidth = 100 * hz, 10e9
+        slower = peak**-sharpness + (bandwidth * intensity) ** -sharpness
+        rate = slower ** (-1 / sharpness)
+        return Run(
+            hz={"cpu_hz": hz}, cores=None, kernel=Kernel(purpose="mix", intensity=intensity),
+            flop_rate=rate, byte_rate=rate / intensity, power_w=np.nan, power_se_w=np.nan,
+        )  # fmt: skip
+
+    sweep = [swept(intensity) for intensity in (0.5, 2, 8, 32, 128)]
+    found = fit_ridge([*sweep, *(swept(each, 1e9) for each in (0.5, 2, 8, 32))])
+    assert found is not None
+    assert found.intensity == pytest.approx(20, rel=0.02)
+    assert found.reached
+    assert found.worst < 0.01
+    assert fit_ridge(sweep[:3]) is None
+
+
+def test_a_sweep_that_ends_before_it_bends_tells_only_the_least() -> None:
+    runs = [
+        replace(run_at(1e9, 1e9, 10e9), kernel=Kernel(purpose="mix"), flop_rate=10e9 * intensity)
+        for intensity in (0.5, 1, 2, 4)
+    ]
+    found = fit_ridge(runs)
+    assert found is not None
+    assert not found.reached
+
+
 # What is set, and put back ----------------------------------------------------------------
 
 
@@ -307,8 +340,22 @@ def test_numpy_runs_anywhere_and_counts_what_it_did() -> None:
         began_s = time.perf_counter()
         ran = bench.run(kernel, 0.02)
         assert 0.02 <= ran.seconds <= time.perf_counter() - began_s
-        assert (ran.bytes > 0) == (kernel.purpose in ("read", "write"))
+        assert (ran.bytes > 0) == (kernel.purpose != "compute")
         assert (ran.flop > 0) == (kernel.purpose != "write")
+        if kernel.purpose == "mix":
+            assert ran.flop / ran.bytes == pytest.approx(kernel.intensity)
+
+
+def test_wide_products_are_what_they_are_counted_as(torch: ModuleType) -> None:
+    array = torch.ones(1024 * 512)
+    for kernel, (call, flop, moved) in wide_products(array).items():
+        result = call()
+        width = result.shape[1]
+        assert result.shape[0] == 1024
+        assert torch.all(result == 512)
+        assert flop == 2 * 1024 * 512 * width
+        assert moved == 4 * (1024 * 512 + 1024 * width)
+        assert kernel.intensity == flop / moved
 
 
 def test_a_computer_that_no_file_describes_has_the_levels_of_its_clocks() -> None:

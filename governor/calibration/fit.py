@@ -168,7 +168,7 @@ def _limits(
     def limit(value: float, some: BoolArray) -> Fitted:
         if not some.any():
             return Fitted(value, value, math.inf)
-        if not freedom:
+        if freedom < 2:
             return Fitted(value)
         half = _quantile(freedom) * scatter * value / math.sqrt(float(some.sum()))
         return Fitted(value, value - half, value + half)
@@ -181,10 +181,10 @@ def _limits(
 
 
 def _mean(values: Sequence[float] | FloatArray) -> Fitted:
-    """The mean, with its interval; a single value's is unknown."""
+    """The mean, with its interval; that of one or two values is unknown."""
     found = np.asarray(values, dtype=np.float64)
     mean = float(found.mean())
-    if len(found) < 2:
+    if len(found) < 3:
         return Fitted(mean)
     half = _quantile(len(found) - 1) * float(found.std(ddof=1)) / math.sqrt(len(found))
     return Fitted(mean, mean - half, mean + half)

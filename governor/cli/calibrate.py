@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from governor.calibration.bench import Bench, Kernel, Ran
     from governor.calibration.fit import Power, Rates
     from governor.calibration.measure import Look, Run, Session
+    from governor.calibration.ridge import Ridge
     from governor.devices.device import Device
     from governor.devices.emulated import EmulatedBoard
     from governor.roofline.board import Board, Constant, Status
@@ -205,6 +206,7 @@ class _Outcome:
 
     constants: dict[str, Constant]
     rates: Rates
+    ridge: Ridge | None
     power: Power | None
 
 
@@ -222,6 +224,7 @@ def calibrate_emulated(name: str, seed: int = 0) -> dict[str, Constant]:
 def _fit(subject: _Subject, base: Board, runs: Sequence[Run]) -> _Outcome:
     from governor.calibration.file import Provenance, calibrated, curves_of, known_terms
     from governor.calibration.fit import fit_power, fit_rates
+    from governor.calibration.ridge import fit_ridge
 
     clock = subject.bench.clock
     rates = fit_rates(runs, clock)
@@ -230,7 +233,8 @@ def _fit(subject: _Subject, base: Board, runs: Sequence[Run]) -> _Outcome:
     if metered:
         power = fit_power(metered, clock, base.cpu.cores, curves_of(base), known_terms(base))
     source = f"governor calibrate, {date.today().isoformat()}, {subject.bench.description}"
-    return _Outcome(calibrated(base, rates, power, Provenance(subject.said, source)), rates, power)
+    constants = calibrated(base, rates, power, Provenance(subject.said, source))
+    return _Outcome(constants, rates, fit_ridge(runs), power)
 
 
 def _conclude(
@@ -247,6 +251,8 @@ def _conclude(
     console.print(_table(base, found.constants, subject.said))
     worst = format_percent(found.rates.worst)
     console.print(f"streams lie within {worst} of the two bandwidth limits")
+    if found.ridge is not None:
+        console.print(_bend(found.ridge), highlight=False)
     if found.power is None:
         console.print("no sensors: energies and standing power stay as they were")
     else:
@@ -255,6 +261,16 @@ def _conclude(
     if output is not None:
         output.write_text(text, encoding="utf-8")
         console.print(f"saved {output}", highlight=False)
+
+
+def _bend(ridge: Ridge) -> str:
+    """The ridge point of the sweep between stream and product, at the highest clocks."""
+    least = "" if ridge.reached else "at least "
+    return (
+        f"ridge point by the sweep of intensities: {least}{ridge.intensity:.3g} FLOP a byte "
+        f"({ridge.flop_per_s / 1e9:.4g} GFLOP/s, {ridge.bytes_per_s / 1e9:.4g} GB/s, "
+        f"within {format_percent(ridge.worst)})"
+    )
 
 
 def _table(base: Board, constants: Mapping[str, Constant], said: str) -> Table:
