@@ -8,7 +8,7 @@ from governor.errors import PolicyError
 from governor.known import Known
 from governor.roofline.learnt import learnt
 from governor.search import Search
-from governor.space import Space
+from governor.space import OperatingPoint, Space
 from governor.trial import Trial
 from policies.policy import PolicyFactory, Problem, Proposal
 
@@ -30,8 +30,16 @@ class Campaign:
         over: nothing more is asked of the policy but its choice.
     """
 
-    def __init__(self, space: Space, policy_for: PolicyFactory, trials: int, seed: int) -> None:
-        self.fastest = space.point(space.fastest)
+    def __init__(
+        self,
+        space: Space,
+        policy_for: PolicyFactory,
+        trials: int,
+        seed: int,
+        fastest: OperatingPoint | None = None,
+    ) -> None:
+        """``fastest``: where that is not the highest setting of ``space``."""
+        self.fastest = fastest or space.point(space.fastest)
         self.known = Known(self.fastest)
         self.over = False
         self._space = space

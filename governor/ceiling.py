@@ -1,4 +1,4 @@
-"""The part of the space at which a hot board does not throttle."""
+"""The part of the space at which a hot board does not throttle, nor pass a thermal limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from governor.space import OperatingPoint, Space
+from governor.space import FloatArray, OperatingPoint, Space
 
 STEP = 0.8
 """A board that throttles without saying which knob it lowers is tried at so much of each."""
@@ -16,10 +16,15 @@ COOLED_C = 10.0
 at 95 to 100 and let go some degrees below; this is clear of that band."""
 PATIENCE_S = 600.0
 """After so long it is worth another try: not every cap (over-current, power) is one of heat."""
+MORE = 1.1
+"""Under a cap of power, all is worth another try when so many times that power is allowed."""
+TOUCHING = 0.85
+"""Of the cap: what is held below that would be held under a higher one, too."""
 
 
 class Ceiling:
-    """Comes down when the board throttles at its fastest point; lifts when it has cooled.
+    """Comes down when the board throttles at its fastest point, or would be too hot to keep it;
+    lifts when it has cooled.
 
     Attributes:
         space: what is allowed now.
@@ -30,11 +35,17 @@ class Ceiling:
         self._whole = space
         self._hot_c = math.nan
         self._since_s = -math.inf
+        self._cap_w = self._allowed_w = math.inf
 
     @property
     def lowered(self) -> bool:
         """Whether something is not allowed now."""
         return self.space is not self._whole
+
+    @property
+    def capped(self) -> bool:
+        """Whether that is for the power it would draw."""
+        return math.isfinite(self._cap_w)
 
     def lower(
         self,
@@ -68,14 +79,47 @@ class Ceiling:
         self._since_s = now_s
         return True
 
-    def may_lift(self, now_s: float, temperature_c: Mapping[str, float]) -> bool:
-        """Whether the board has cooled, or does not tell, or it was long ago."""
+    def cap(self, power_w: FloatArray, cap_w: float, allowed_w: float) -> bool:
+        """Allow only what draws no more than ``cap_w``, or the least of all where nothing does.
+
+        Args:
+            power_w: of every setting of :attr:`space`, shape ``(n,)``.
+            allowed_w: what the heat allows: when that is plainly more, the ceiling may lift.
+
+        Returns:
+            False where nothing is to be left out, or could be.
+        """
+        below = power_w <= max(cap_w, float(power_w.min()))
+        if below.all():
+            return False
+        self.space = Space.of_settings(self.space.names, self.space.settings[below])
+        self._cap_w, self._allowed_w = cap_w, max(cap_w, allowed_w)
+        return True
+
+    def may_lift(
+        self, now_s: float, temperature_c: Mapping[str, float], cap_w: float = math.inf
+    ) -> bool:
+        """Whether the board has cooled, or does not tell, or it was long ago.
+
+        ``cap_w``: what it may draw now, where that is why the ceiling came down.
+        """
+        if self.capped:
+            return cap_w > MORE * self._allowed_w
         hot = _hottest(temperature_c) > self._hot_c - COOLED_C  # NaN: it does not tell
         return not hot or now_s - self._since_s > PATIENCE_S
+
+    def hampers(self, power_w: float) -> bool:
+        """Whether what draws so much might be another if more power were allowed."""
+        return power_w > TOUCHING * self._cap_w or not self.capped
+
+    def allows(self, power_w: float) -> bool:
+        """Whether heat lets so much be drawn."""
+        return power_w <= self._cap_w
 
     def lift(self) -> None:
         """Allow everything again."""
         self.space = self._whole
+        self._cap_w = self._allowed_w = math.inf
 
 
 def _hottest(temperature_c: Mapping[str, float]) -> float:

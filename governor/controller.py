@@ -24,6 +24,7 @@ from governor.decision import Decision, Kind, Phase, figures
 from governor.devices.device import DeviceInfo, Sample
 from governor.drift import DriftWatch
 from governor.errors import InputError, PolicyError
+from governor.heat import LOWER, Heat
 from governor.known import WANTED, contradicts
 from governor.observer import Observer
 from governor.pace import Pace
@@ -31,7 +32,7 @@ from governor.phases import PastPhase, Phases
 from governor.savings import Savings
 from governor.setting import Setting
 from governor.slo import LatencySLO, p_keeps
-from governor.space import Knob, OperatingPoint, Space, named
+from governor.space import FloatArray, Knob, OperatingPoint, Space, named
 from governor.trial import MAIN, Span, Trial
 from governor.units import format_duration, format_knob_name, format_percent
 from policies.policy import NotReady, PolicyFactory, Proposal
@@ -55,6 +56,7 @@ class Controller:
     Attributes:
         phase: where it stands.
         seen: the inferences and readings so far.
+        heat: the temperatures, and what they allow.
         slo_feasible: None until known.
         phases: what was found out of the workload's earlier phases.
         baseline: the trial taken before anything was touched.
@@ -81,6 +83,7 @@ class Controller:
         on_drift: OnDrift = "search",
         on_disturbance: OnDisturbance = "reassert",
         pace: Pace | None = None,
+        thermal_limits_c: Mapping[str, float] | None = None,
     ) -> None:
         """``space`` None: there is nothing to set; it measures, and changes nothing."""
         if trials < 1:
@@ -112,7 +115,8 @@ class Controller:
         self._on_disturbance = on_disturbance
         self._pace = pace or Pace()
         self._setting = Setting(self._ceiling.space)
-        self.seen = Observer(slo, info, self._pace, self._setting)
+        self.heat = Heat(thermal_limits_c, info.trip_c)
+        self.seen = Observer(slo, info, self._pace, self._setting, self.heat)
         self._campaign = self._new_campaign()
         self._step: Callable[[float], Decision | None] = self._in_baseline
         self._because = ""
@@ -123,6 +127,8 @@ class Controller:
         self._settled: Trial | None = None
         self._recalled: PastPhase | None = None
         self._bounds: dict[str, LatencySLO] = {}
+        self._carried: tuple[Trial, ...] = ()
+        self._hot_until_s = -math.inf
 
     @property
     def target(self) -> OperatingPoint | None:
@@ -169,6 +175,7 @@ class Controller:
         ``actual``: what was read back of the device's knobs.
         """
         self._setting.read_back(actual)
+        self.heat.changed()
         self.seen.begin(now_s, self._pace.warm_up if self.baseline is None else 0)
 
     def observe(
@@ -202,6 +209,7 @@ class Controller:
             or self._see_newcomer(now_s)
             or self._see_silence(now_s, unfinished_s)
             or self._see_knobs(now_s, set_point)
+            or self._see_heat(now_s)
             or (None if self.frozen else self._step(now_s))
         )
         self._balance(self.seen.items - items, self.seen.meter.total_j - spent_j)
@@ -386,12 +394,15 @@ class Controller:
     # Profile and search ------------------------------------------------------------------
 
     def _new_campaign(self) -> Campaign:
-        return Campaign(self._ceiling.space, self._policy_for, self._trial_budget, self._seed)
+        space = self._ceiling.space
+        fastest = self.heat.tried.quickest(space) if self._ceiling.capped else None
+        return Campaign(space, self._policy_for, self._trial_budget, self._seed, fastest)
 
     def _begin_search(self, now_s: float, because: str, trial: Trial | None = None) -> Decision:
         """A new search starts with the fastest point there is."""
-        if self._ceiling.may_lift(now_s, self.seen.temperature_c):
+        if self._ceiling.may_lift(now_s, self.seen.temperature_c, self.heat.spare_w):
             self._ceiling.lift()
+        self._allow_up_to(self.heat.trial_cap_w)
         self._forget(now_s)
         first = Proposal(
             point=self._campaign.fastest, purpose="profile", reason="the fastest first"
@@ -403,7 +414,9 @@ class Controller:
         self._campaign = self._new_campaign()
         self.seen.streams.restart_budgets()
         self._retry_s = math.inf
-        if self._ceiling.lowered:
+        if self._ceiling.capped:
+            self._retry_s = now_s + self._pace.rest_s  # it lifts for what is known, not by chance
+        elif self._ceiling.lowered:
             self._retry_later(now_s)
 
     def _retry_later(self, now_s: float) -> None:
@@ -414,8 +427,12 @@ class Controller:
         """Whether to try again what could not be measured; under a ceiling, once it may lift."""
         if now_s < self._retry_s:
             return False
-        ceiling = self._ceiling
-        return not ceiling.lowered or ceiling.may_lift(now_s, self.seen.temperature_c)
+        ceiling, held = self._ceiling, self.held
+        if not ceiling.lowered:
+            return True
+        if self.slo_feasible and held is not None and not ceiling.hampers(held.power_w):
+            return False
+        return ceiling.may_lift(now_s, self.seen.temperature_c, self.heat.spare_w)
 
     def _try(self, now_s: float, proposal: Proposal, because: str, trial: Trial | None) -> Decision:
         self._step = self._in_trial
@@ -440,6 +457,8 @@ class Controller:
     def _learn(self, now_s: float, trial: Trial, how: str) -> Decision:
         """Tell the search of a trial, and ask it what is next."""
         because = f"{how}: {figures(trial)}"
+        if cooler := self._leave_if_too_hot(now_s, because, trial):
+            return cooler
         if self._campaign.begun:
             self._record(trial)
             return self._proceed(now_s, because, trial)
@@ -447,8 +466,9 @@ class Controller:
         trial = self.seen.resolve(trial)
         if self.baseline is not None:
             self.baseline = self.seen.streams.judged(self.baseline)
-        past = self._recognise(trial)
-        self._start_campaign(trial, past.trials[1:] if past else ())
+        past = None if self._carried else self._recognise(trial)
+        self._start_campaign(trial, past.trials[1:] if past else self._carried)
+        self._carried = ()
         self._note(trial)
         if not self.slo_feasible:
             return self._settle_for(now_s, trial, because)
@@ -469,7 +489,9 @@ class Controller:
         self._campaign.record(anchor)
         if known:
             self._campaign.recall(known, TRIALS_FOR_ANOTHER_BOUND)
-        self.slo_feasible = p_keeps(anchor, self.slo_s) >= HOPELESS
+        self.slo_feasible = p_keeps(anchor, self.slo_s) >= HOPELESS or (
+            self._ceiling.capped and self._campaign.known.best() is not None
+        )
 
     def _record(self, trial: Trial) -> None:
         self._note(trial)
@@ -511,6 +533,8 @@ class Controller:
             proposal = self._campaign.next()
         except PolicyError as error:
             because += f"; {error}"
+        if proposal is not None and (cooler := self._too_hot_to_try(now_s, proposal, because)):
+            return cooler
         if proposal is not None and self._risky(proposal) and self.seen.streams.overspent:
             return self._recover(now_s, proposal, because, trial)
         if proposal is not None:
@@ -558,6 +582,8 @@ class Controller:
             trial = self.seen.verdict(self._campaign.known.best())
         if trial is None:
             return None
+        if cooler := self._leave_if_too_hot(now_s, f"not verified: {figures(trial)}", trial):
+            return cooler
         past, self._recalled = self._recalled, None
         if past is not None and contradicts(trial, past.chosen):
             return self._mistaken(now_s, trial)
@@ -605,6 +631,8 @@ class Controller:
         """The baseline, where it kept the SLO and ``trial``, the best choice, is no better."""
         baseline = self.baseline
         if baseline is None or not self._baseline_holds or self._campaign.known.rejected(None):
+            return None
+        if not self._ceiling.allows(baseline.power_w) or self.heat.too_hot(baseline.power_w):
             return None
         if p_keeps(baseline, self.slo_s) < WANTED:
             return None
@@ -722,6 +750,68 @@ class Controller:
         self._note(trial)
         self._campaign.extend(trial)
         return self._proceed(now_s, f"safe again: {figures(trial)}", trial)
+
+    # Heat --------------------------------------------------------------------------------
+
+    def _see_heat(self, now_s: float) -> Decision | None:
+        """What is too hot is left before the board has to throttle."""
+        if problem := self.heat.problem():
+            return self._decide(now_s, "heat", problem)
+        if self.frozen or self.phase == "baseline" or now_s < self._hot_until_s:
+            return None
+        because = self.heat.overheating()
+        if not because and self.phase == "hold" and self.held is not None:
+            because = self.heat.too_hot(self.held.power_w)
+        if not because:
+            return None
+        return self._search_below(now_s, f"{named(self.target)} {because}", self.heat.power_w)
+
+    def _leave_if_too_hot(self, now_s: float, because: str, trial: Trial) -> Decision | None:
+        """A point that could not be kept for its heat is none to choose."""
+        too_hot = self.heat.too_hot(trial.power_w)
+        if not too_hot:
+            return None
+        decision = self._search_below(now_s, f"{because}; {too_hot}", trial.power_w, trial)
+        if decision is not None:
+            self.outcomes["too_hot"] += 1
+            self.trials.append(trial)
+        return decision
+
+    def _too_hot_to_try(self, now_s: float, proposal: Proposal, because: str) -> Decision | None:
+        """So warm is the board that a trial would pass a limit: search below it for now."""
+        cap_w = self.heat.trial_cap_w
+        if not math.isfinite(cap_w):
+            return None
+        space = self._ceiling.space
+        power_w = float(self._expected_w(space)[space.index(proposal.point)])
+        if power_w <= cap_w:
+            return None
+        reason = f"{because}; {proposal.point} is too hot to try now"
+        return self._search_below(now_s, reason, power_w)
+
+    def _search_below(
+        self, now_s: float, because: str, power_w: float, trial: Trial | None = None
+    ) -> Decision | None:
+        """Search among what draws plainly less than ``power_w``, with what is known already."""
+        if not self._allow_up_to(min(self.heat.trial_cap_w, LOWER * power_w)):
+            self._hot_until_s = now_s + self._pace.rest_s
+            return self._decide(now_s, "heat", f"{because}; nothing draws less", trial)
+        carried = self._campaign.known.trials
+        decision = self._begin_search(now_s, f"{because}: searching below it", trial)
+        self._carried = carried
+        return replace(decision, kind="heat")
+
+    def _allow_up_to(self, cap_w: float) -> bool:
+        """Bring the ceiling down to a power; whether that left something out."""
+        if not math.isfinite(cap_w):
+            return False
+        power_w = self._expected_w(self._ceiling.space)
+        return self._ceiling.cap(power_w, cap_w, self.heat.trial_cap_w)
+
+    def _expected_w(self, space: Space) -> FloatArray:
+        """Of every setting, shape ``(n,)``."""
+        top_w = self.heat.power_w if self.baseline is None else self.baseline.power_w
+        return self.heat.tried.power_w(space, top_w)
 
     # What cannot be measured -------------------------------------------------------------
 

@@ -19,6 +19,7 @@ Kind = Literal[
     "infeasible",  # nothing keeps the SLO: the fastest point is held
     "fallback",  # the SLO's budget burns: back to a safe point
     "drift",  # what was held has changed
+    "heat",  # too hot to keep: searching below; or a limit that cannot be kept
     "bound",  # another latency bound is wanted
     "drop",  # a window was thrown away
     "reassert",  # someone else wrote a knob: ours again

@@ -38,7 +38,13 @@ from governor.space import Knob, OperatingPoint, Space
 from governor.status import Status
 from governor.streams import Resolution
 from governor.trial import MAIN, Trial
-from governor.units import Duration, format_percent, parse_knob_value
+from governor.units import (
+    Duration,
+    ThermalLimit,
+    format_percent,
+    parse_knob_value,
+    parse_thermal_limit,
+)
 from policies.policy import (
     DEFAULT_POLICY,
     Policy,
@@ -94,6 +100,7 @@ class EnergyGovernor(Stream):
         trials: int = 12,
         limits: Mapping[str, Limit] | None = None,
         batch_size: Sequence[int] | None = None,
+        thermal_limit: ThermalLimit | None = None,
         on_drift: OnDrift = "search",
         on_disturbance: OnDisturbance = "reassert",
         callback: Callable[[Decision], None] | None = None,
@@ -123,6 +130,10 @@ class EnergyGovernor(Stream):
             limits: by knob the lowest and highest allowed, ``{"gpu_hz": ("300MHz", None)}``. The
                 number of CPU cores is a knob only where it is named: ``{"cpu_cores": (2, None)}``.
             batch_size: sizes to choose from; the loop reads :attr:`batch_size`.
+            thermal_limit: the warmest that the board may get, ``"85C"`` for its hottest zone or
+                by zone ``{"gpu-thermal": "80C"}``: what would settle above is not held, even
+                where nothing cooler keeps the SLO. The board's own trip point, where it is
+                known, is a limit always.
             on_drift: search again, measure the baseline first, or ignore.
             on_disturbance: when someone else sets a knob, set it again or yield to them.
             callback: called with each :class:`Decision`, from the governor's thread.
@@ -153,6 +164,7 @@ class EnergyGovernor(Stream):
         self._exporter: Exporter | None = None
         self._source_counts: Callable[[], Mapping[tuple[str, str], int]] = dict
         sizes = _batch_sizes(batch_size)
+        limits_c = parse_thermal_limit(thermal_limit)
         frameworks = parse_instrument(instrument)
         self._callback = callback
         self._worker: SearchWorker | None = None
@@ -178,6 +190,7 @@ class EnergyGovernor(Stream):
             on_drift=on_drift,
             on_disturbance=on_disturbance,
             pace=pace,
+            thermal_limits_c=limits_c,
         )
         recorder = SpanRecorder(
             time.perf_counter if isinstance(clock, MonotonicClock) else clock.now,
@@ -582,6 +595,7 @@ _LEVELS = {
     "fallback": logging.WARNING,
     "release": logging.WARNING,
     "reassert": logging.WARNING,
+    "heat": logging.WARNING,
 }
 
 

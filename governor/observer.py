@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from governor.devices.device import DeviceInfo, Sample
+from governor.heat import Heat
 from governor.latencies import Latencies
 from governor.meter import STALE, Meter
 from governor.pace import Pace
@@ -33,11 +34,18 @@ class Observer:
         meter: the power readings.
         streams: whose inferences they are, with their bounds.
         latencies: of all inferences since the bound is known, each scaled to it.
-        latest: the latest finished window, None before the first.
+        latest: the latest finished window as it was measured, None before the first.
         inferences, items, violations: seen so far; violations of each stream's own bound.
     """
 
-    def __init__(self, slo: LatencySLO, info: DeviceInfo, pace: Pace, setting: Setting) -> None:
+    def __init__(
+        self,
+        slo: LatencySLO,
+        info: DeviceInfo,
+        pace: Pace,
+        setting: Setting,
+        heat: Heat | None = None,
+    ) -> None:
         self.meter = Meter(info)
         self.streams = SeenStreams(slo, pace.stall_s)
         self.latencies = Latencies(self.slo_s)
@@ -46,6 +54,7 @@ class Observer:
         self._settle_s = info.settle_s
         self._pace = pace
         self._setting = setting
+        self._heat = heat or Heat()
         self._shortest_s = max(pace.window_min_s, pace.readings_min * info.sensor_refresh_s)
         self._window: Window | None = None
         self._batch_size: float | None = None
@@ -88,6 +97,7 @@ class Observer:
     def read(self, sample: Sample) -> None:
         """Take note of a reading of the sensors."""
         self.meter.add(sample)
+        self._heat.read(sample, self.meter.total_j)
         if self._window is not None:
             self._window.watch_throttling(sample.throttle_events)
 
@@ -231,7 +241,9 @@ class Observer:
         before_s = self.slo_s
         self.streams.resolve(trial)
         self._count_anew(before_s)
-        return self._finish(self.streams.judged(trial))
+        if self.latest is not None:
+            self._show(self.streams.judged(self.latest))
+        return self.streams.judged(trial)
 
     def bind(self, bounds: Mapping[str, LatencySLO], anchor: Trial | None) -> bool:
         """By stream, another bound; returns whether what was measured can be judged by them.
@@ -251,10 +263,14 @@ class Observer:
             self.latencies = Latencies(self.slo_s)
 
     def _finish(self, trial: Trial) -> Trial:
+        self._show(trial)
+        self._heat.learn(trial)
+        return self._heat.settled(trial)
+
+    def _show(self, trial: Trial) -> None:
         self.latest = trial
         for latency in trial.by_stream:
             self.streams[latency.stream].latest = latency
-        return trial
 
     def _clear(self, trial: Trial) -> bool:
         probability = p_keeps(trial, self.slo_s)

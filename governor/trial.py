@@ -65,6 +65,8 @@ class Trial:
         throttled: the board lowered its own clocks for heat meanwhile.
         disturbed: someone else wrote a knob, or the input stalled.
         too_short: ended before its errors were as small as asked for.
+        warming: the share by which ``energy_j`` and ``power_w`` were corrected from what was
+            measured to what they come to once the board's temperature has settled there.
         by_stream: the latencies of each stream, unscaled; a detail, of no account to policies.
     """
 
@@ -82,6 +84,7 @@ class Trial:
     throttled: bool = False
     disturbed: bool = False
     too_short: bool = False
+    warming: float = 0.0
     by_stream: tuple[StreamLatency, ...] = field(default=(), compare=False)
 
     @property

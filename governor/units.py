@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,6 +21,13 @@ _TIME_UNITS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs":
 _RATE_UNITS = {"fps": 1.0, "hz": 1.0, "/s": 1.0}
 _FREQUENCY_UNITS = {"hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
 _POWER_UNITS = {"w": 1.0, "mw": 1e-3, "kw": 1e3}
+_TEMPERATURE = re.compile(rf"\s*([+-]?{_NUMBER})\s*(?:°\s*)?([A-Za-z]*)\s*\Z")
+COLDEST_C, WARMEST_C = -60.0, 150.0
+"""What a board or its room may be, in degrees Celsius; silicon works up to 125."""
+HOTTEST = ""
+"""The zone of a thermal limit that holds for the hottest of all."""
+
+Temperature = str | float | int
 
 Duration = str | float | int | timedelta
 
@@ -142,6 +150,82 @@ def parse_power(value: str | float, what: str = "power") -> float:
     if isinstance(value, bool) or not isinstance(value, str | float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"{what} {value!r} is not a power; write it like {example}")
     return _parse_scaled(value, _POWER_UNITS, what, example, bare=False)
+
+
+def parse_temperature(value: Temperature, what: str = "temperature") -> float:
+    """Degrees Celsius from ``"85C"``, ``"85 °C"`` or ``85``.
+
+    Raises:
+        InputError: no such number, another unit, or nothing that a board has.
+
+    >>> parse_temperature("85C")
+    85.0
+    """
+    example = '"85C"'
+    if isinstance(value, bool) or not isinstance(value, str | float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"{what} {value!r} is not a temperature; write it like {example}")
+    celsius = float(value) if not isinstance(value, str) else _celsius(value, what, example)
+    if not COLDEST_C <= celsius <= WARMEST_C:
+        raise InputError(
+            f"{what} must be from {COLDEST_C:g} to {WARMEST_C:g} °C, got {value!r}; "
+            f"write it like {example}"
+        )
+    return celsius
+
+
+def _celsius(text: str, what: str, example: str) -> float:
+    match = _TEMPERATURE.match(text)
+    if match is None or match[4].lower() not in ("", "c"):
+        raise InputError(f"{what} {text!r} is not in degrees Celsius; write it like {example}")
+    return float(match[1])
+
+
+ThermalLimit = Temperature | Mapping[str, Temperature]
+
+
+def parse_thermal_limit(limit: ThermalLimit | None) -> dict[str, float]:
+    """Degrees Celsius by zone, :data:`HOTTEST` for that of all zones; None: no limit.
+
+    Raises:
+        InputError: it is neither a temperature nor some by zone.
+
+    >>> parse_thermal_limit("85C"), parse_thermal_limit({"gpu-thermal": 80})
+    ({'': 85.0}, {'gpu-thermal': 80.0})
+    """
+    if limit is None:
+        return {}
+    by_zone = limit if isinstance(limit, Mapping) else {HOTTEST: limit}
+    return {
+        zone: parse_temperature(each, f"thermal limit{f' of {zone}' if zone else ''}")
+        for zone, each in by_zone.items()
+    }
+
+
+def thermal_limits(texts: Iterable[str]) -> dict[str, Temperature] | None:
+    """What the command line says: ``85C`` for all, or ``ZONE=85C``; None where it says nothing.
+
+    Raises:
+        InputError: a zone has two limits.
+
+    >>> thermal_limits(["85C", "gpu-thermal=80C"])
+    {'': '85C', 'gpu-thermal': '80C'}
+    """
+    limits: dict[str, Temperature] = {}
+    for text in texts:
+        zone, _, celsius = text.rpartition("=")
+        if zone in limits:
+            raise InputError(f"--thermal-limit {text!r}: {zone or 'the hottest'} has one already")
+        limits[zone] = celsius
+    parse_thermal_limit(limits)
+    return limits or None
+
+
+def format_temperature(celsius: float) -> str:
+    """
+    >>> format_temperature(85.0), format_temperature(84.72)
+    ('85 °C', '84.7 °C')
+    """
+    return f"{celsius:.1f}".removesuffix(".0") + " °C"
 
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:

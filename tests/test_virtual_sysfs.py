@@ -461,7 +461,7 @@ def test_the_pmic_always_says_100_degrees() -> None:
 def test_heat_throttles_and_the_cooling_device_says_so() -> None:
     board = Board("agx-orin")
     board[f"{CONTROL}/ambient_c"] = 105
-    board.clock.sleep(5.0)
+    board.clock.sleep(300.0)
     assert int(board["/sys/class/thermal/cooling_device1/cur_state"]) > 0
 
 

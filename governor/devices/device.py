@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class DeviceInfo:
         total_rail: the key of ``Sample.power_w`` that is the whole of what is charged.
         sensor_refresh_s: seconds between two fresh sensor readings.
         settle_s: seconds from a write until the new point is in force.
+        trip_c: degrees Celsius at which the board lowers its own clocks; NaN: not known.
         workload: what an emulated board runs; empty where only the application knows.
         facts: for people, by name, what figures from here must be told with: ``JetPack``,
             ``power mode``; empty where nothing is known.
@@ -82,6 +84,7 @@ class DeviceInfo:
     total_rail: str
     sensor_refresh_s: float
     settle_s: float
+    trip_c: float = math.nan
     workload: str = ""
     facts: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 

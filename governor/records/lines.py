@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 
 from governor.decision import Kind, Phase
 from governor.space import OperatingPoint
@@ -22,6 +22,7 @@ FORMAT = 1
 Amount = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Count = Annotated[int, Ge(0)]
+Change = Annotated[float, Interval(gt=-1.0, lt=1.0)]
 Point = dict[str, Positive] | None
 
 _STRICT = {"allow_inf_nan": False}
@@ -90,6 +91,7 @@ class TrialLine:
     throttled: bool = False
     disturbed: bool = False
     too_short: bool = False
+    warming: Change = 0.0
     record: Literal["trial"] = "trial"
 
     __pydantic_config__ = _STRICT
@@ -112,6 +114,7 @@ class TrialLine:
             throttled=self.throttled,
             disturbed=self.disturbed,
             too_short=self.too_short,
+            warming=self.warming,
         )
 
 

@@ -178,6 +178,7 @@ class Recorder:
             throttled=trial.throttled,
             disturbed=trial.disturbed,
             too_short=trial.too_short,
+            warming=trial.warming,
         )
 
     def _open_window(self, now_s: float) -> None:

@@ -9,6 +9,7 @@ from governor.devices.emulated.clock import VirtualClock
 from governor.devices.emulated.emulation import Emulation, run
 from governor.devices.emulated.hardware import Board
 from governor.devices.emulated.noise import LatencyNoise, Noise, widths
+from governor.devices.emulated.room import Room
 from governor.devices.emulated.workload import Workload
 from governor.errors import InputError
 from governor.space import OperatingPoint
@@ -29,7 +30,7 @@ class EmulatedBoard(Emulation):
         *,
         batch_size: int = 1,
         seed: int = 0,
-        ambient_c: float = 25.0,
+        ambient_c: float | Room = 25.0,
         period_s: float | None = None,
         clock: VirtualClock | None = None,
         noise: bool | Noise = True,
@@ -41,7 +42,7 @@ class EmulatedBoard(Emulation):
                 stand for.
             batch_size: items of one inference.
             seed: of all noise.
-            ambient_c: the air's temperature in degrees Celsius.
+            ambient_c: the air's temperature in degrees Celsius, or a :class:`Course` of it.
             period_s: a frame arrives every so many seconds, and a batch waits for its frames; None:
                 the next inference starts when the last one ends.
             clock: to share one between boards; its own otherwise.

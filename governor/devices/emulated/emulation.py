@@ -13,6 +13,7 @@ from governor.devices.device import Clock, DeviceInfo, Sample
 from governor.devices.emulated.hardware import Board, load_board
 from governor.devices.emulated.machine import KNOBS, TRANSITION_S, Machine
 from governor.devices.emulated.physics import Contention, Tables, steady_power, tables
+from governor.devices.emulated.room import Course, Room
 from governor.devices.emulated.workload import Workload, load_workload
 from governor.errors import InputError
 from governor.space import FloatArray, Knob, OperatingPoint, Space
@@ -130,7 +131,7 @@ class Emulation:
         *,
         batch_size: int,
         seed: int,
-        ambient_c: float,
+        ambient_c: float | Room,
         period_s: float | None,
         sensor_noise: float,
     ) -> None:
@@ -139,7 +140,9 @@ class Emulation:
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} is not at least 1")
         _check_period(period_s)
-        self._scene = Scene(self._board, chosen, batch_size, Contention(), period_s, ambient_c)
+        room = ambient_c if callable(ambient_c) else Course((0.0, ambient_c))
+        air_c = room(clock.now())
+        self._scene = Scene(self._board, chosen, batch_size, Contention(), period_s, air_c)
         self._clock = clock
         self._found: dict[int, int] | None = None
         self._ours: dict[int, int] = {}
@@ -149,9 +152,10 @@ class Emulation:
             self._table(),
             seed=seed,
             now_s=clock.now(),
-            air_c=ambient_c,
+            air_c=air_c,
             sensor_noise=sensor_noise,
         )
+        self._machine.stand_in(room)
         settled = _default(self._scene)
         self._machine.place(settled.indices, settled.power_w)
 
@@ -167,6 +171,7 @@ class Emulation:
             total_rail=self._board.total_rail,
             sensor_refresh_s=self._board.sensor_refresh_s,
             settle_s=max(TRANSITION_S),
+            trip_c=self._board.thermal.passive_c,
             workload=self._scene.workload.name,
         )
 
@@ -241,11 +246,18 @@ class Emulation:
         chosen = load_workload(workload) if isinstance(workload, str) else workload
         self._change(workload=chosen, batch_size=batch_size)
 
-    def set_ambient(self, ambient_c: float) -> None:
-        """Change the air's temperature; the board follows slowly."""
+    def set_ambient(self, ambient_c: float | Room) -> None:
+        """Change the air's temperature, or the course of it; the board follows slowly."""
+        room = ambient_c if callable(ambient_c) else Course((0.0, ambient_c))
         with self._lock:
-            self._change(air_c=ambient_c)
-            self._machine.air_c = ambient_c
+            self._catch_up()
+            self._machine.stand_in(room)
+
+    def cool_down(self) -> None:
+        """Let it be as cold as its room, as after a night without power."""
+        with self._lock:
+            self._catch_up()
+            self._machine.cool_down()
 
     def set_contention(
         self,
@@ -312,6 +324,20 @@ class Emulation:
             self._catch_up()
             return self._machine.energy_j
 
+    @property
+    def throttled_s(self) -> float:
+        """Seconds since the start in which the board held a clock of its own down."""
+        with self._lock:
+            self._catch_up()
+            return self._machine.throttled_s
+
+    @property
+    def hottest_c(self) -> float:
+        """The highest temperature of the die since the start."""
+        with self._lock:
+            self._catch_up()
+            return self._machine.hottest_c
+
     # -- ground truth ---------------------------------------------------------------------
 
     def true_latency_s(self, point: OperatingPoint) -> float:
@@ -324,7 +350,7 @@ class Emulation:
 
     def true_default(self) -> tuple[float, float]:
         """(seconds an inference, joules an item) under the kernel's own governors, warm."""
-        settled = _default(self._scene)
+        settled = _default(replace(self._scene, air_c=self._machine.air_c))
         return settled.latency_s, settled.energy_j
 
     def truth(self) -> tuple[FloatArray, FloatArray]:
@@ -354,7 +380,7 @@ class Emulation:
         busy = (table.latency_s / cycle_s)[..., None]
         cold_w = (busy * table.busy_w + (1 - busy) * table.idle_w).sum(axis=-1)
         leak_w = table.cpu_leak_w[:, None, None] + table.gpu_leak_w[None, :, None] + 0 * cold_w
-        power_w = steady_power(self._board, cold_w, leak_w, self._scene.air_c)
+        power_w = steady_power(self._board, cold_w, leak_w, self._machine.air_c)
         return power_w * cycle_s / table.items
 
     # -- inside ---------------------------------------------------------------------------

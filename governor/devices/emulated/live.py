@@ -8,6 +8,7 @@ from governor.devices.device import Clock, MonotonicClock
 from governor.devices.emulated.emulation import Emulation
 from governor.devices.emulated.machine import KNOBS
 from governor.devices.emulated.noise import LatencyNoise, widths
+from governor.devices.emulated.room import Room
 from governor.devices.emulated.workload import Workload, load_workload
 from governor.trial import Span
 
@@ -29,7 +30,7 @@ class LiveBoard(Emulation):
         workload: str | Workload = "yolov8n",
         *,
         seed: int = 0,
-        ambient_c: float = 25.0,
+        ambient_c: float | Room = 25.0,
         clock: Clock | None = None,
         sensor_noise: float = 0.005,
         noise: bool = True,
@@ -85,7 +86,7 @@ class LiveBoard(Emulation):
     @property
     def ambient_c(self) -> float:
         """The air's temperature in degrees Celsius."""
-        return self._scene.air_c
+        return self._machine.air_c
 
     @property
     def latency_s(self) -> float:

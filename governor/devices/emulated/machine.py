@@ -15,6 +15,7 @@ from governor.devices.emulated.physics import (
     LEAKAGE_REFERENCE_C,
     Tables,
 )
+from governor.devices.emulated.room import Room
 
 CPU, GPU, EMC = 0, 1, 2
 KNOBS = ("cpu_hz", "gpu_hz", "emc_hz")
@@ -62,6 +63,8 @@ class Machine:
         rail_w: what the sensors show: each rail's mean over the last refresh interval.
         part_w: the same by component, without sensor noise.
         throttle_events: so far, by cause.
+        throttled_s: seconds in which a clock was capped to protect the board.
+        hottest_c: the die's highest temperature when the sensors were read.
     """
 
     def __init__(
@@ -75,10 +78,12 @@ class Machine:
         sensor_noise: float = 0.005,
     ) -> None:
         self.board = board
-        self.air_c = air_c
+        self._room: Room = lambda _time_s: air_c
+        self._air_c = air_c
         self.now_s = now_s
         self.energy_j = 0.0
         self.throttle_events = {"thermal": 0, "over_current": 0}
+        self.throttled_s, self.hottest_c = 0.0, -math.inf
         self._sensor_noise = sensor_noise
         self._rng = np.random.default_rng([seed, 3])
         self._levels = (
@@ -175,6 +180,10 @@ class Machine:
         self._show([share * part for part in parts])
         self._schedule()
 
+    def cool_down(self) -> None:
+        """Be as cold as the air."""
+        self._sink_c = self._die_c = 0.0
+
     @property
     def indices(self) -> tuple[int, int, int]:
         """Levels in force, by knob."""
@@ -194,6 +203,21 @@ class Machine:
     def next_event_s(self) -> float:
         """Nothing changes before this time."""
         return self._next_s
+
+    @property
+    def air_c(self) -> float:
+        """Temperature of the air around it."""
+        return self._air_c
+
+    def stand_in(self, room: Room) -> None:
+        """From now on, it stands in this room; it keeps its own temperature, and follows slowly."""
+        self._room = room
+        self._breathe()
+
+    def _breathe(self) -> None:
+        air_c = self._room(self.now_s)
+        self._sink_c -= air_c - self._air_c
+        self._air_c = air_c
 
     @property
     def die_c(self) -> float:
@@ -346,6 +370,9 @@ class Machine:
         self._sums = [0.0] * len(COMPONENTS)
         self._window_s = self.now_s
         self._show(means)
+        self._breathe()
+        self.hottest_c = max(self.hottest_c, self.die_c)
+        self.throttled_s += seconds if any(self.throttled) else 0.0
         thermal, power = self.board.thermal, sum(means)
         hot, strong = self.die_c > thermal.passive_c, power > thermal.power_cap_w
         if hot or strong:

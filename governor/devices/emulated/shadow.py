@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from governor.devices.device import Clock, DeviceInfo, MonotonicClock
 from governor.devices.emulated.emulation import Emulation
+from governor.devices.emulated.room import Room
 from governor.devices.emulated.workload import Workload
 
 PATIENCE_S = 0.25
@@ -28,7 +29,7 @@ class ShadowBoard(Emulation):
         *,
         batch_size: int = 1,
         seed: int = 0,
-        ambient_c: float = 25.0,
+        ambient_c: float | Room = 25.0,
         clock: Clock | None = None,
         sensor_noise: float = 0.005,
     ) -> None:

@@ -38,7 +38,7 @@ infer      write N: run one inference of a batch of N; the write lasts as long a
 latency_s  mean seconds of one inference at the clocks in force
 spent_j    joules spent since the start, without sensor noise
 workload   what runs; can be written
-ambient_c  the air's temperature in degrees Celsius; can be written
+ambient_c  the air's temperature in degrees Celsius; can be written, the board follows slowly
 nvpmodel   the power mode's number; write one to switch to it, as `nvpmodel -m` does
 faults     what goes wrong, one a line: PATTERN read|write|any EFFECT [CHANCE]; write `none` to end
 """
