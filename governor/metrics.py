@@ -188,6 +188,22 @@ FAMILIES: tuple[Family, ...] = (
         _one(lambda status: status.violations),
     ),
     Family(
+        "governor_slo_burn_rate_ratio",
+        "gauge",
+        "Share of the latest inferences at this operating point, up to 25,600, that took longer "
+        "than the bound, over the share that may. 1: the budget is just spent.",
+        (),
+        _one(lambda status: status.slo_burn_rate),
+    ),
+    Family(
+        "governor_slo_confidence_ratio",
+        "gauge",
+        "Confidence, from these inferences and the clustering of their misses, that the bound is "
+        "kept at this operating point.",
+        (),
+        _one(lambda status: status.slo_confidence),
+    ),
+    Family(
         "governor_slo_feasible",
         "gauge",
         "1 if some setting keeps the SLO, 0 if none does; absent until known.",

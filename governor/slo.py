@@ -185,6 +185,27 @@ def plainly_over_budget(
     return inferences / effect * divergence > -math.log(alarm)
 
 
+def confidence_of_keeping(misses: int, inferences: int, budget: float, effect: float) -> float:
+    """The confidence that the true share of misses is within ``budget``, exact, one-sided.
+
+    That is the chance of more misses than were seen, were the share just ``budget`` (Clopper,
+    Pearson, Biometrika 26, 1934). Both counts are divided by the design ``effect``, misses
+    rounded up and inferences down. So no miss in 59 single inferences gives 95 %, in 20 but 64 %:
+    a short window says as much only by how far below the bound it lies, which
+    :func:`p_keeps` takes into account.
+    """
+    seen, of = math.ceil(misses / effect), math.floor(inferences / effect)
+    if seen >= of:
+        return 0.0
+    odds = math.log(budget / (1.0 - budget))
+    log_chance = of * math.log1p(-budget)
+    at_most = 0.0
+    for count in range(seen + 1):
+        at_most += math.exp(log_chance)
+        log_chance += math.log((of - count) / (count + 1.0)) + odds
+    return max(1.0 - at_most, 0.0)
+
+
 SCALES = (10, 25, 50, 100, 400, 1600)
 """Numbers of most recent inferences the guard looks at: a short one sees a collapse within
 a window, a long one a slow burn (the multi-window alerts of Google's SRE Workbook, ch. 5)."""
@@ -250,6 +271,21 @@ class BurnGuard:
             self._fresh_block = False
             self._learn_clustering(SCALES[3])
         return False
+
+    @property
+    def burn_rate(self) -> float:
+        """The share of misses over the budget, as far back as is looked; NaN: nothing yet."""
+        misses, inferences = self._longest
+        return misses / inferences / self._budget if inferences else math.nan
+
+    @property
+    def confidence(self) -> float:
+        """That the share of misses at this operating point is within the budget, in [0, 1]."""
+        return confidence_of_keeping(*self._longest, self._budget, self.effect)
+
+    @property
+    def _longest(self) -> tuple[int, int]:
+        return list(self._counts())[-1]
 
     def _counts(self) -> Iterator[tuple[int, int]]:
         """Misses and inferences on each of the scales that there are enough of."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -96,3 +97,17 @@ class Status:
     record_errors: int
     sources: Mapping[tuple[str, str], int]
     streams: tuple[StreamStatus, ...]
+
+    @property
+    def slo_burn_rate(self) -> float:
+        """Of the stream that spends its budget fastest; NaN: no inference yet."""
+        return max((each.burn_rate for each in self._heard), default=math.nan)
+
+    @property
+    def slo_confidence(self) -> float:
+        """That the operating point keeps every stream's bound, of the least sure; NaN: none."""
+        return min((each.confidence for each in self._heard), default=math.nan)
+
+    @property
+    def _heard(self) -> list[StreamStatus]:
+        return [each for each in self.streams if not math.isnan(each.burn_rate)]

@@ -33,6 +33,9 @@ class StreamStatus:
     Attributes:
         slo_s: infinite while a relative bound is not yet resolved.
         latency_s: at the percentile, in the latest finished window that it was in; NaN: none.
+        burn_rate: the share of its latest inferences at this operating point that missed the
+            bound, over the share that may; NaN: none yet.
+        confidence: that the true share is within what is allowed, in [0, 1].
         silent: none of its inferences arrive; its bound holds nobody back.
     """
 
@@ -42,6 +45,8 @@ class StreamStatus:
     latency_s: float
     inferences: int
     violations: int
+    burn_rate: float
+    confidence: float
     silent: bool
 
 
@@ -101,6 +106,7 @@ class SeenStream:
 
     def status(self) -> StreamStatus:
         """A snapshot."""
+        known = not math.isinf(self.slo_s)
         return StreamStatus(
             name=self.name,
             slo=self.slo,
@@ -108,6 +114,8 @@ class SeenStream:
             latency_s=math.nan if self.latest is None else self.latest.latency_s,
             inferences=self.inferences,
             violations=self.violations,
+            burn_rate=self.guard.burn_rate if known else math.nan,
+            confidence=self.guard.confidence if known else math.nan,
             silent=self.silent,
         )
 

@@ -18,6 +18,7 @@ from governor.slo import (
     BURST,
     BurnGuard,
     LatencySLO,
+    confidence_of_keeping,
     design_effect,
     mean_estimate,
     p_keeps,
@@ -215,3 +216,40 @@ def test_the_guard_speaks_before_the_alerts_on_burn_rates_would():
         spoke = looks(BurnGuard(0.05), 0.05 * rate, 2 * 60 * 20, random.Random(6))
         assert spoke is not None
         assert spoke < 120  # six seconds at 20 Hz
+
+
+@pytest.mark.parametrize(("inferences", "confidence"), [(20, 0.642), (58, 0.949), (59, 0.952)])
+def test_without_a_miss_confidence_is_that_of_the_rule_of_fifty_nine(inferences, confidence):
+    assert confidence_of_keeping(0, inferences, 0.05, 1.0) == pytest.approx(confidence, abs=1e-3)
+
+
+def test_bursts_make_a_sample_worth_less():
+    assert confidence_of_keeping(0, 118, 0.05, 2.0) == confidence_of_keeping(0, 59, 0.05, 1.0)
+    assert confidence_of_keeping(8, 400, 0.05, 4.0) < confidence_of_keeping(8, 400, 0.05, 1.0)
+
+
+@pytest.mark.parametrize("inferences", [30, 100, 400])
+def test_the_confidence_errs_no_more_often_than_it_says(inferences):
+    rng = np.random.default_rng(7)
+    misses = rng.binomial(inferences, 0.0501, 2000)  # a point that just does not keep it
+    sure = [confidence_of_keeping(int(m), inferences, 0.05, 1.0) >= 0.9 for m in misses]
+    assert np.mean(sure) <= 0.11
+
+
+@given(st.integers(0, 400), st.integers(0, 26_000), st.floats(1.0, 8.0))
+def test_confidence_is_a_share_and_falls_with_every_miss(misses, inferences, effect):
+    confidence = confidence_of_keeping(misses, inferences, 0.05, effect)
+    assert 0.0 <= confidence <= 1.0
+    assert confidence_of_keeping(misses + 1, inferences, 0.05, effect) <= confidence + 1e-9
+
+
+def test_the_guard_tells_its_burn_rate_over_all_it_remembers():
+    guard = BurnGuard(0.05)
+    assert math.isnan(guard.burn_rate)
+    assert guard.confidence == 0.0
+    guard.add(number % 40 == 0 for number in range(4000))
+    assert guard.burn_rate == pytest.approx(0.5)
+    assert guard.confidence > 0.99
+    guard.add([True] * 4000)
+    assert guard.burn_rate == pytest.approx(20 * 4100 / 8000, rel=0.02)
+    assert guard.confidence < 1e-9
