@@ -16,8 +16,12 @@ from governor.devices.emulated.physics import Contention, Tables, steady_power, 
 from governor.devices.emulated.room import Course, Room
 from governor.devices.emulated.workload import Workload, load_workload
 from governor.errors import InputError
+from governor.lease.cpu_cores import NAME as CPU_CORES
 from governor.space import FloatArray, Knob, OperatingPoint, Space
 from governor.units import format_knob_value
+
+_BESIDE_CLOCKS = {"batch_size", CPU_CORES}
+"""What a point may name besides the clocks."""
 
 SETTLE_S = 1.0
 """For so long the kernel's governors run before their mean is taken: 50 of their decisions."""
@@ -33,7 +37,7 @@ class Scene:
     contention: Contention
     period_s: float | None
     air_c: float
-    cores: int | None = None
+    cores: int
     supply: float = 1.0
 
 
@@ -49,7 +53,7 @@ class _Default:
 
 @lru_cache(maxsize=32)
 def _tables(
-    board: Board, workload: Workload, batch_size: int, contention: Contention, cores: int | None
+    board: Board, workload: Workload, batch_size: int, contention: Contention, cores: int
 ) -> Tables:
     return tables(board, workload, batch_size, contention, cores)
 
@@ -141,11 +145,14 @@ class Emulation:
             raise InputError(f"batch size {batch_size} is not at least 1")
         _check_period(period_s)
         room = ambient_c if callable(ambient_c) else Course((0.0, ambient_c))
-        air_c = room(clock.now())
-        self._scene = Scene(self._board, chosen, batch_size, Contention(), period_s, air_c)
+        air_c, cores = room(clock.now()), self._board.cpu.cores
+        self._scene = Scene(self._board, chosen, batch_size, Contention(), period_s, air_c, cores)
         self._clock = clock
+        levels = (each.levels_hz for each in (self._board.cpu, self._board.gpu, self._board.memory))
+        self._space = _space(*levels)
         self._found: dict[int, int] | None = None
         self._ours: dict[int, int] = {}
+        self._found_cores = self._our_cores = cores
         self._lock = threading.RLock()
         self._machine = Machine(
             self._board,
@@ -177,9 +184,19 @@ class Emulation:
 
     @property
     def space(self) -> Space:
-        """All settings of the board: CPU, GPU and EMC clocks."""
-        board = self._board
-        return _space(board.cpu.levels_hz, board.gpu.levels_hz, board.memory.levels_hz)
+        """All settings of the board: CPU, GPU and EMC clocks, and what was included."""
+        return self._space
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The number of CPU cores, left alone unless asked for."""
+        return () if CPU_CORES in self._space.names else (CPU_CORES,)
+
+    def include(self, knob: str) -> None:
+        """Make one of :attr:`optional` part of :attr:`space`."""
+        if knob in self.optional:
+            counts = tuple(float(count) for count in range(1, self._board.cpu.cores + 1))
+            self._space = self._space.with_knob(Knob(knob, counts))
 
     @property
     def clock(self) -> Clock:
@@ -187,10 +204,14 @@ class Emulation:
         return self._clock
 
     def read(self) -> OperatingPoint:
-        """The clocks that the emulated kernel reports now."""
+        """What the emulated kernel reports now."""
         with self._lock:
             self._catch_up()
-            return OperatingPoint(dict(zip(KNOBS, self._machine.settings_hz(), strict=True)))
+            found: dict[str, float] = {}
+            found.update(zip(KNOBS, self._machine.settings_hz(), strict=True))
+            if CPU_CORES in self._space.names:
+                found[CPU_CORES] = self._scene.cores
+            return OperatingPoint(found)
 
     def apply(self, point: OperatingPoint) -> OperatingPoint:
         """Pin every knob of ``point``; in force after 1, 5 and 8 ms (CPU, GPU, EMC).
@@ -203,6 +224,10 @@ class Emulation:
             self._catch_up()
             if self._found is None:
                 self._found = self._machine.pins()
+                self._found_cores = self._our_cores = self._scene.cores
+            if CPU_CORES in point:
+                self._our_cores = int(point[CPU_CORES])
+                self._change(cores=self._our_cores)
             self._ours = dict(enumerate(indices))
             for knob, index in enumerate(indices):
                 self._machine.pin(knob, index, self._clock.now())
@@ -221,6 +246,8 @@ class Emulation:
                 self._machine.unpin()
                 for knob, index in {**self._found, **foreign}.items():
                     self._machine.pin(knob, index, self._clock.now())
+                if self._scene.cores == self._our_cores != self._found_cores:
+                    self._change(cores=self._found_cores)
                 self._found = None
 
     def sample(self) -> Sample:
@@ -280,8 +307,7 @@ class Emulation:
         Raises:
             InputError: the board has not so many, or none would be left.
         """
-        if not 1 <= cores <= self._board.cpu.cores:
-            raise InputError(f"{cores} cores online; the board has 1 to {self._board.cpu.cores}")
+        self._check_cores(cores)
         self._change(cores=cores)
 
     def set_period(self, period_s: float | None) -> None:
@@ -350,7 +376,8 @@ class Emulation:
 
     def true_default(self) -> tuple[float, float]:
         """(seconds an inference, joules an item) under the kernel's own governors, warm."""
-        settled = _default(replace(self._scene, air_c=self._machine.air_c))
+        cores = self._scene.cores if self._found is None else self._found_cores
+        settled = _default(replace(self._scene, air_c=self._machine.air_c, cores=cores))
         return settled.latency_s, settled.energy_j
 
     def truth(self) -> tuple[FloatArray, FloatArray]:
@@ -358,8 +385,14 @@ class Emulation:
 
         Once settled and warm, idle time included.
         """
-        table = self._table()
-        return table.latency_s.ravel(), self._energy(table).ravel()
+        counts: list[float] = [self._scene.cores]
+        if CPU_CORES in self._space.names:
+            counts = list(self._space.knobs[self._space.names.index(CPU_CORES)].levels)
+        each = [self._table({CPU_CORES: count}) for count in counts]
+        # Of a space with the number of cores, that is the last knob, and varies first.
+        latency_s = np.stack([table.latency_s for table in each], axis=-1)
+        energy_j = np.stack([self._energy(table) for table in each], axis=-1)
+        return latency_s.ravel(), energy_j.ravel()
 
     def optimum(self, slo_s: float) -> tuple[OperatingPoint, float, float]:
         """The point of least energy that keeps the bound, its seconds and joules an item.
@@ -389,9 +422,10 @@ class Emulation:
         """Account the time that has passed."""
 
     def _table(self, point: Mapping[str, float] | None = None) -> Tables:
-        items = int((point or {}).get("batch_size", self._scene.batch_size))
-        scene = self._scene
-        return _tables(scene.board, scene.workload, items, scene.contention, scene.cores)
+        point, scene = point or {}, self._scene
+        items = int(point.get("batch_size", scene.batch_size))
+        cores = int(point.get(CPU_CORES, scene.cores))
+        return _tables(scene.board, scene.workload, items, scene.contention, cores)
 
     def _change(self, **changes: object) -> None:
         with self._lock:
@@ -408,8 +442,13 @@ class Emulation:
             )
         return levels.index(value)
 
+    def _check_cores(self, cores: float) -> None:
+        if cores not in range(1, self._board.cpu.cores + 1):
+            raise InputError(f"{cores:g} cores online; the board has 1 to {self._board.cpu.cores}")
+
     def _indices(self, point: Mapping[str, float]) -> tuple[int, int, int]:
-        if set(point) - {"batch_size"} != set(KNOBS):
+        if set(point) - _BESIDE_CLOCKS != set(KNOBS):
             raise InputError(f"{point} must name {', '.join(KNOBS)}")
+        self._check_cores(point.get(CPU_CORES, self._scene.cores))
         cpu, gpu, emc = (self._level(knob, point[knob]) for knob in KNOBS)
         return cpu, gpu, emc

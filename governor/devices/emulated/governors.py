@@ -13,9 +13,11 @@ INTERVAL_S = 0.02
 SCHEDUTIL_HEADROOM = 1.25
 """schedutil asks for 1.25 times the utilised frequency (Linux ``map_util_perf``)."""
 
-PODGOV_TARGET, PODGOV_MAX = 0.7, 0.95
-"""GPU load that nvhost_podgov aims at, and above which it goes to the top (load_target, load_max;
-0.7 reproduces the 510 MHz it was seen to choose for a 100 Hz MobileNet on Orin Nano)."""
+PODGOV_TARGET, PODGOV_MAX = 0.7, 0.9
+"""GPU load that nvhost_podgov aims at, and from which on it goes up fast: its defaults load_target
+and load_max, 700 and 900 of 1000, in both its generations (governor_pod_scaling.c of the Tegra
+kernels, and the later module out of tree). 0.7 reproduces the 510 MHz that it was seen to choose
+for a 100 Hz MobileNet on Orin Nano."""
 
 EMC_TARGET = 0.6
 """Share of the memory's bandwidth that its governor lets be used (derived: a token loop using

@@ -38,10 +38,13 @@ CONTENTION_WEIGHT = 0.65
 """What of another process's memory traffic is lost to this one. Derived: 24.6 GB/s of CPU traffic
 slowed the memory probe by 34 % at 61 GB/s (jetson-latency-lab, arXiv 2606.16106)."""
 
-
 CORE_SHARE = 0.7
 """Of what all waiting cores draw and leak, the part that goes with each core that is turned off;
 the rest is the clusters' (assumed, no published figure tells them apart)."""
+
+SYSTEM_CORES = 0.1
+"""What the system itself takes of a core: interrupts, the sensors' reader, the governor (assumed).
+A single core has to share itself; of several, one is free for the inference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ def tables(
     work = kernels(workload, batch_size)
     shape = (len(cpu.levels_hz), len(gpu.levels_hz), len(memory.levels_hz))
 
-    crowding = max(1.0, (1 + contention.cpu_cores) / online)
+    crowding = max(1.0, (1 + SYSTEM_CORES + contention.cpu_cores) / online)
     launch_s = len(work.kinds) * stack.launch_cycles * crowding / cpu.hz
     serial_cycles = stack.serial_cycles + workload.host_cycles * batch_size
     serial_s = serial_cycles * crowding / cpu.hz

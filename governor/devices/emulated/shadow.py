@@ -8,6 +8,7 @@ from governor.devices.device import Clock, DeviceInfo, MonotonicClock
 from governor.devices.emulated.emulation import Emulation
 from governor.devices.emulated.room import Room
 from governor.devices.emulated.workload import Workload
+from governor.lease.cpu_cores import NAME as CPU_CORES
 
 PATIENCE_S = 0.25
 """A real inference is known only when it has ended. So long, time of which nothing is known waits
@@ -69,7 +70,8 @@ class ShadowBoard(Emulation):
 
     def slowdown(self) -> float:
         """Latency at the clocks in force over that at all-max."""
-        return self._machine.latency_s / float(self._table().latency_s[-1, -1, -1])
+        all_on = self._table({CPU_CORES: self._board.cpu.cores})
+        return self._machine.latency_s / float(all_on.latency_s[-1, -1, -1])
 
     def _catch_up(self) -> None:
         now_s = self._clock.now()
