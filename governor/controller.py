@@ -370,11 +370,18 @@ class Controller:
 
     # Earlier phases ----------------------------------------------------------------------
 
+    @property
+    def found(self) -> PastPhase | None:
+        """What the search that led to what is held has found; None: there was none."""
+        settled, trials = self._settled, self._campaign.known.trials
+        if settled is None or settled.point is None or not trials:
+            return None
+        return PastPhase(self.slo_s, trials, settled)
+
     def _remember(self) -> None:
         """The search that led to what was held is over: should its phase come back, it is known."""
-        settled, trials = self._settled, self._campaign.known.trials
-        if settled is not None and trials and settled.point is not None:
-            self.phases.remember(PastPhase(self.slo_s, trials, settled))
+        if (found := self.found) is not None:
+            self.phases.remember(found)
         self._settled = self._recalled = None
 
     def _recognise(self, anchor: Trial) -> PastPhase | None:

@@ -55,10 +55,14 @@ from policies.policy import (
 )
 
 if TYPE_CHECKING:
+    from governor.experience import Experience
     from governor.exporter import Exporter, MetricsConfig
     from governor.metrics import Collector
+    from governor.phases import PastPhase
+    from governor.store import ProfileStore
 
 Limit = tuple[str | float | None, str | float | None]
+_WORKLOAD = re.compile(r"(?!\s)[^@\x00-\x1f\x7f]{1,100}")
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 logger = logging.getLogger("governor")
 
@@ -110,6 +114,8 @@ class EnergyGovernor(Stream):
         pace: Pace | None = None,
         record: str | os.PathLike[str] | None = None,
         metrics: bool | str | MetricsConfig | None = None,
+        profiles: bool | str | os.PathLike[str] | ProfileStore | None = None,
+        workload: str = "",
         name: str = "",
     ) -> None:
         """
@@ -148,6 +154,12 @@ class EnergyGovernor(Stream):
                 logged, and governing goes on.
             metrics: where they go: True for ``localhost:9477``, an address to scrape, or a
                 :class:`MetricsConfig`; None: nowhere.
+            profiles: where what was learnt is kept, and found again: True for the user's own
+                file, a path, or ``postgresql://user@host/database`` for a fleet. None: nowhere,
+                for a library should write no file that nobody asked for. A store that fails is
+                logged, and governing goes on.
+            workload: what the profile is called; without it, it is named by ``model``, or known
+                again by what it takes at the fastest setting.
             name: of this governor among others in one process, in its metrics.
 
         Raises:
@@ -161,6 +173,7 @@ class EnergyGovernor(Stream):
             )
         self._name = name
         self._metrics = _metrics_config(metrics)
+        store = _store(profiles, workload)
         self._exporter: Exporter | None = None
         self._source_counts: Callable[[], Mapping[tuple[str, str], int]] = dict
         sizes = _batch_sizes(batch_size)
@@ -175,15 +188,21 @@ class EnergyGovernor(Stream):
         self._info = self._device.info if self._device is not None else _UNKNOWN
         clock = self._device.clock if self._device is not None else MonotonicClock()
         space = None if self._device is None else _allowed(self._device, limits, sizes)
+        policy_for = self._policy_for(policy, in_process=clock.virtual or space is None)
+        policy_for = self._seeded(policy_for, space, model, board)
+        self._experience: Experience | None = None
+        if store is not None and space is not None:
+            from governor.experience import Experience, key_of  # only who keeps profiles pays
+
+            key = key_of(self._info, space, slo, workload, _work(model))
+            self._experience = Experience(
+                store, key, space, in_thread=not clock.virtual, owned=store is not profiles
+            )
+            policy_for = self._experience.informing(policy_for)
         self._controller = Controller(
             space,
             slo,
-            self._seeded(
-                self._policy_for(policy, in_process=clock.virtual or space is None),
-                space,
-                model,
-                board,
-            ),
+            policy_for,
             self._info,
             trials=trials,
             seed=seed,
@@ -275,9 +294,17 @@ class EnergyGovernor(Stream):
         self._guard.arm()
         if self._record is not None:
             self._record.begin(self._clock.now())
+        if self._experience is not None:
+            self._experience.begin(self._recall)
         self._runtime.start()
         self._automatic.begin()
         return self
+
+    def _recall(self, phases: Sequence[PastPhase]) -> None:
+        """What earlier runs have found, before the first search begins."""
+        with self._runtime.lock:
+            for phase in phases:
+                self._controller.phases.remember(phase)
 
     def _export(self, config: MetricsConfig) -> None:
         from governor.exporter import Exporter
@@ -326,6 +353,8 @@ class EnergyGovernor(Stream):
             if self._record is not None:
                 self._record.end(self._clock.now(), reason)
         finally:
+            if self._experience is not None:
+                self._experience.close()
             if self._exporter is not None:
                 self._exporter.close()
             if self._worker is not None:
@@ -562,6 +591,12 @@ class EnergyGovernor(Stream):
         )
         if self._record is not None:
             self._record.decided(decision)
+        if decision.kind == "hold" and self._experience is not None:
+            with self._runtime.lock:
+                several = len(self._controller.seen.streams.percentiles) > 1
+                found = self._controller.found
+            # a search for several bounds is in units of them all: no profile of one workload
+            self._experience.keep(None if several else found)
         if decision.kind in ("hold", "infeasible") and self._worker is not None:
             self._worker.rest()
         if self._callback is not None:
@@ -631,6 +666,22 @@ def _work(model: Work | str | Path | None) -> Work | None:
     from governor.roofline.prior import counted
 
     return counted(model)
+
+
+def _store(
+    profiles: bool | str | os.PathLike[str] | ProfileStore | None, workload: str
+) -> ProfileStore | None:
+    if workload and not _WORKLOAD.fullmatch(workload):
+        raise InputError(
+            f"a workload's name is up to 100 printable characters without '@', got {workload!r}"
+        )
+    if profiles is None or profiles is False:
+        return None
+    from governor.store import ProfileStore  # SQLAlchemy is 0.3 s that most programs do without
+
+    if isinstance(profiles, ProfileStore):
+        return profiles
+    return ProfileStore(None if profiles is True else profiles)
 
 
 def _metrics_config(metrics: bool | str | MetricsConfig | None) -> MetricsConfig | None:

@@ -127,7 +127,7 @@ class Profile:
         levels: by knob, ascending.
         trials: the search's, the one at the fastest setting first.
         coefficients: by name, of the fit to the trials.
-        chosen: the setting that was held; None: the system's own governors were no worse.
+        chosen: the best setting, measured twice at least.
         slo_s: the bound in seconds that it keeps.
         created_s, updated_s: when first and last written, seconds since 1970.
         runs: how often it was written.
@@ -138,7 +138,7 @@ class Profile:
     coefficients: Annotated[dict[Name, Coefficient], MaxLen(100)] = field(
         default_factory=dict[str, Coefficient]
     )
-    chosen: Point | None
+    chosen: Point
     slo_s: Positive
     created_s: Amount = 0.0
     updated_s: Amount = 0.0

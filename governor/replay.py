@@ -18,6 +18,7 @@ from governor.roofline.fit import WEAK, Prior
 from governor.search import Search
 from governor.space import BoolArray, OperatingPoint
 from governor.units import Bound
+from policies.background import Background
 from policies.policy import Problem, load_policy
 
 
@@ -33,6 +34,7 @@ class Task:
         curve: whether to ask the policy for its choice after every trial.
         prior: what is known of the roofline's coefficients before.
         objective: what is searched for.
+        background: what was measured of other workloads, or on other boards.
     """
 
     sweep: Sweep
@@ -44,6 +46,7 @@ class Task:
     curve: bool = False
     prior: Prior = WEAK
     objective: Objective = ENERGY
+    background: Background | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ def run(task: Task) -> ReplayRun:
         PolicyError: the policy failed.
     """
     sweep, slo_s = task.sweep, task.slo.seconds(task.sweep.all_max_latency_s)
-    problem = Problem(sweep.space, slo_s, task.seed, task.prior, task.objective)
+    problem = Problem(sweep.space, slo_s, task.seed, task.prior, task.objective, task.background)
     factory = load_policy(task.policy)
     watch = _Stopwatch()
     with watch:

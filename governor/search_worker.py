@@ -27,6 +27,7 @@ from governor.objective import Objective
 from governor.roofline.fit import Prior
 from governor.space import Knob, OperatingPoint, Space
 from governor.trial import Trial
+from policies.background import Background, Donor
 from policies.policy import (
     Choice,
     NotReady,
@@ -64,7 +65,32 @@ def encode_problem(problem: Problem) -> Message:
         "seed": problem.seed,
         "objective": asdict(problem.objective),
         "prior": {"mean": problem.prior.mean.tolist(), "sd": problem.prior.sd.tolist()},
+        "background": _encode_background(problem.background),
     }
+
+
+def _encode_background(background: Background | None) -> Message | None:
+    if background is None:
+        return None
+    donors = [
+        {
+            "board": donor.board,
+            "workload": donor.workload,
+            "trials": [encode_trial(trial) for trial in donor.trials],
+        }
+        for donor in background.donors
+    ]
+    return {"board": background.board, "workload": background.workload, "donors": donors}
+
+
+def _decode_background(message: Message | None) -> Background | None:
+    if message is None:
+        return None
+    donors = [
+        Donor(each["board"], each["workload"], tuple(map(decode_trial, each["trials"])))
+        for each in message["donors"]
+    ]
+    return Background(message["board"], message["workload"], tuple(donors))
 
 
 def _places(space: Space) -> tuple[Any, ...]:
@@ -87,7 +113,8 @@ def decode_problem(message: Message) -> Problem:
     space = Space(knobs, np.column_stack(columns))
     prior = Prior(**{name: np.array(values) for name, values in message["prior"].items()})
     objective = Objective(**message["objective"])
-    return Problem(space, message["slo_s"], message["seed"], prior, objective)
+    background = _decode_background(message["background"])
+    return Problem(space, message["slo_s"], message["seed"], prior, objective, background)
 
 
 def encode_trial(trial: Trial) -> Message:

@@ -53,7 +53,7 @@ class BayesianPolicy:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._surrogate = Surrogate(problem.space, problem.prior)
+        self._surrogate = Surrogate(problem.space, problem.prior, problem.background)
         self._random = np.random.default_rng(problem.seed)
         self._outlook: Outlook | None = None
         columns = [np.unique(values, return_inverse=True)[1] for values in problem.space.settings.T]

@@ -17,6 +17,7 @@ from governor.objective import ENERGY, Objective
 from governor.roofline.fit import WEAK, Prior
 from governor.space import OperatingPoint, Space
 from governor.trial import Trial
+from policies.background import Background
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -37,6 +38,7 @@ class Problem:
         seed: for whatever a policy draws at random.
         prior: what is known of the roofline's coefficients in this space before any trial.
         objective: what it costs, and the bound on ``Trial.power_w``.
+        background: what was measured of other workloads, or on other boards.
     """
 
     space: Space
@@ -44,6 +46,7 @@ class Problem:
     seed: int = 0
     prior: Prior = WEAK
     objective: Objective = ENERGY
+    background: Background | None = None
 
     def cost(self, trial: Trial) -> float:
         """What is to be small: J an item, unless another objective is asked for."""

@@ -27,6 +27,8 @@ from governor.roofline.knobs import BATCH, PERIOD, model_inputs, other_knobs
 from governor.space import FloatArray, IntArray, Space
 from governor.trial import Trial
 from policies.arrivals import Filling, Readings, items, period_s
+from policies.background import Background
+from policies.transfer import transferred
 
 with warnings.catch_warnings():
     # scikit-optimize's own imports warn on recent numpy and scikit-learn.
@@ -230,8 +232,10 @@ class _View:
         log_evidence: how likely this prior made the readings, up to a constant that all share.
     """
 
-    def __init__(self, prior: Prior, fills: bool) -> None:
+    def __init__(self, prior: Prior, bend: FloatArray | float, fills: bool) -> None:
+        """``bend``: what the roofline is expected to miss, shape ``(2, n)``, or nothing."""
         self.fills = fills
+        self._bend = bend
         self._prior = prior
         self._parameters: FloatArray | None = None
         self.scales = np.ones(2)
@@ -256,10 +260,12 @@ class _View:
         prior, logs, noise = self._prior, readings.logs, readings.noise
         unit = logs[:, :1]
         covariance = np.tensordot(self.scales**2, errors, 1) + np.eye(len(rows)) * noise[:, None]
-        observed = Observations(inputs[rows], logs - unit, covariance)
+        bend = np.broadcast_to(self._bend, (2, len(inputs)))
+        observed = Observations(inputs[rows], logs - unit - bend[:, rows], covariance)
         self._parameters = fit(observed, self._parameters, prior)
-        values, self.slopes = tangent(self._parameters, inputs, prior.sd)
-        self.centre = values + self.slopes @ ((prior.mean - self._parameters) / prior.sd) + unit
+        values, self.slopes = tangent(self._parameters, inputs, prior)
+        back = np.linalg.solve(prior.spread, prior.mean - self._parameters)
+        self.centre = values + self.slopes @ back + bend + unit
         missed = (logs - self.centre[:, rows]).ravel()
         self.scales, likely = _likely_scales(
             self.slopes[:, rows].reshape(len(missed), -1), errors, noise.ravel(), missed
@@ -275,16 +281,28 @@ class Surrogate:
         trials: what they gave.
     """
 
-    def __init__(self, space: Space, prior: Prior = WEAK) -> None:
-        """``prior``: of the roofline's coefficients; one that the trials contradict is dropped."""
+    def __init__(
+        self, space: Space, prior: Prior = WEAK, background: Background | None = None
+    ) -> None:
+        """What the trials contradict, of what was known before, is dropped.
+
+        Args:
+            prior: of the roofline's coefficients.
+            background: trials of other workloads, or on other boards.
+        """
         self.space = space
         self.rows: list[int] = []
         self.trials: list[Trial] = []
         self._inputs = model_inputs(space)
         self._items = items(space)
         self._errors = Errors(space)
-        priors = [WEAK] if prior.weak else [prior, WEAK]
-        self._views = [_View(one, fills) for fills in (False, True) for one in priors]
+        taught = background and transferred(space, background, self._errors)
+        beliefs: list[tuple[Prior, FloatArray | float]] = [(WEAK, 0.0)]
+        if not prior.weak:
+            beliefs.insert(0, (prior, 0.0))
+        if taught:
+            beliefs.insert(0, (taught.prior, taught.bend))
+        self._views = [_View(*one, fills) for fills in (False, True) for one in beliefs]
 
     def tell(self, trial: Trial) -> None:
         """Add a trial.

@@ -69,9 +69,9 @@ def test_the_last_writer_counts(url: str) -> None:
     with ProfileStore(url) as store:
         store.save(KEY, PROFILE)
         first = learnt(store, KEY)
-        store.save(KEY, replace(PROFILE, chosen=None))
+        store.save(KEY, replace(PROFILE, slo_s=0.04))
         second = learnt(store, KEY)
-    assert second.chosen is None
+    assert second.slo_s == 0.04
     assert (first.runs, second.runs) == (1, 2)
     assert second.created_s == first.created_s <= first.updated_s <= second.updated_s
 

@@ -17,10 +17,12 @@ import typer
 from governor.cli.replay import (
     Json,
     Log,
+    Profiles,
     Record,
     ReportFile,
     check_report,
     check_writable,
+    parse_profiles,
     result_table,
     write_json,
 )
@@ -153,6 +155,7 @@ def demo(
     json_file: Json = None,
     report: ReportFile = None,
     record: Record = None,
+    profiles: Profiles = None,
     log_format: Log = None,
     metrics: Annotated[
         str | None,
@@ -164,6 +167,7 @@ def demo(
 
     check_writable(json_file, record)
     check_report(report)
+    store = parse_profiles(profiles)
     setup = Setup(
         board=board,
         workload=workload,
@@ -180,7 +184,7 @@ def demo(
     with TemporaryDirectory() as folder:
         if report is not None and record is None:
             record = Path(folder) / "run.jsonl"
-        outcome = play(setup, console, record, metrics, watched=log_format is None)
+        outcome = play(setup, console, record, metrics, log_format is None, store)
         show_summary(console, outcome, setup)
         if json_file is not None:
             write_json(json_file, to_json(outcome, setup))
@@ -248,6 +252,7 @@ def play(
     record: Path | None = None,
     metrics: str | None = None,
     watched: bool = True,
+    profiles: str | bool | None = None,
 ) -> Outcome:
     """Govern the loop until it holds, and then for a while; show it meanwhile where ``watched``."""
     from governor.governor import EnergyGovernor
@@ -265,6 +270,7 @@ def play(
         callback=stage.print if watched and not live else stage.note,
         record=record,
         metrics=metrics,
+        profiles=profiles,
     ) as gov:
         if gov.metrics_url is not None:
             console.print(f"Metrics: {gov.metrics_url}", soft_wrap=True, markup=False)

@@ -63,6 +63,16 @@ Record = Annotated[
     Path | None,
     typer.Option("--record", metavar="FILE", help="Append the run to FILE, as JSON lines."),
 ]
+Profiles = Annotated[
+    str | None,
+    typer.Option(
+        "--profiles",
+        metavar="PATH|URL",
+        help="Start from what was learnt before, and keep what is learnt: a file, "
+        "postgresql://..., or 'default', the user's own file.",
+    ),
+]
+Workload = Annotated[str, typer.Option("--workload-name", help="What the profile is called.")]
 Log = Annotated[
     LogFormat | None,
     typer.Option("--log-format", help="Log each decision to stderr, for people or machines."),
@@ -257,6 +267,22 @@ def check_writable(*paths: Path | None) -> None:
             raise InputError(f"{path} is a folder; give the path of a file")
         if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
             raise InputError(f"{path} cannot be written; give a path in a folder that can be")
+
+
+def parse_profiles(text: str | None) -> str | bool | None:
+    """Of ``--profiles``, what :class:`EnergyGovernor` takes.
+
+    Raises:
+        InputError: it is no store.
+    """
+    if text is None:
+        return None
+    from governor.store import ProfileStore
+
+    ProfileStore(None if text == "default" else text)
+    if text == "default":
+        return True
+    return text if "://" in text else os.path.abspath(text)
 
 
 def check_report(path: Path | None) -> None:

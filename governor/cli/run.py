@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from governor.cli.replay import Log, Record, check_writable
+from governor.cli.replay import Log, Profiles, Record, Workload, check_writable, parse_profiles
 from governor.launch import Options, prepare
 from governor.slo import LatencySLO
 from policies.policy import DEFAULT_POLICY, check_policy_name
@@ -30,6 +30,8 @@ def run(
     policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
     trials: Annotated[int, typer.Option(min=1, help="Settings that a search may try.")] = 12,
     record: Record = None,
+    profiles: Profiles = None,
+    workload: Workload = "",
     log_format: Log = None,
 ) -> None:
     """Govern an unmodified Python program, and say at its end what it came to.
@@ -48,6 +50,8 @@ def run(
         policy=policy,
         trials=trials,
         record=None if record is None else str(record.absolute()),
+        profiles=parse_profiles(profiles),
+        workload=workload,
         log_format=None if log_format is None else log_format.value,
     )
     program, environment = prepare(command, options, os.environ)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from governor.cli.replay import Record, check_writable
+from governor.cli.replay import Profiles, Record, Workload, check_writable, parse_profiles
 from governor.errors import InputError
 from governor.logs import LogFormat, log_to_stderr
 from governor.records.lines import known
@@ -66,6 +66,8 @@ def sidecar(
         str | None, typer.Option(metavar="HOST:PORT", help="Show the governor's own metrics.")
     ] = None,
     record: Record = None,
+    profiles: Profiles = None,
+    workload: Workload = "",
     status_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the status as JSON, every second.")
     ] = None,
@@ -101,6 +103,8 @@ def sidecar(
         trials=trials,
         metrics=metrics,
         record=record,
+        profiles=parse_profiles(profiles),
+        workload=workload,
     )
     log_to_stderr(log_format)
     ending = threading.Event()

@@ -29,6 +29,7 @@ class Options:
 
     Attributes:
         record: the run record's path, None: none is written.
+        profiles, workload: as of :class:`governor.EnergyGovernor`.
         log_format: ``text`` or ``json``, in which each decision goes to stderr; None: it does not.
     """
 
@@ -38,6 +39,8 @@ class Options:
     policy: str
     trials: int
     record: str | None = None
+    profiles: str | bool | None = None
+    workload: str = ""
     log_format: str | None = None
 
 

@@ -27,6 +27,8 @@ def begin(asked: dict[str, Any]) -> None:
             policy=options.policy,
             trials=options.trials,
             record=options.record,
+            profiles=options.profiles,
+            workload=options.workload,
         )
         governor.__enter__()
     except GovernorError as error:

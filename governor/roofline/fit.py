@@ -50,19 +50,28 @@ _WEAK: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What is believed of the coefficients before any trial, each for itself.
+    """What is believed of the coefficients before any trial.
 
     Attributes:
         mean, sd: shape ``(p,)``, in the order of ``PARAMETERS``.
+        root: shape ``(p, p)``: of their covariance, which is ``root @ root.T``; None: each is
+            believed for itself.
     """
 
     mean: FloatArray
     sd: FloatArray
+    root: FloatArray | None = None
+
+    @property
+    def spread(self) -> FloatArray:
+        """What independent deviations of one each add up to, shape ``(p, p)``."""
+        return np.diag(self.sd) if self.root is None else self.root
 
     @property
     def weak(self) -> bool:
         """Whether it is no other than :data:`WEAK`, or a copy from another process."""
-        return np.array_equal(self.mean, WEAK.mean) and np.array_equal(self.sd, WEAK.sd)
+        same = np.array_equal(self.mean, WEAK.mean) and np.array_equal(self.sd, WEAK.sd)
+        return same and self.root is None
 
 
 WEAK = Prior(
@@ -117,19 +126,20 @@ def predict(parameters: FloatArray, inputs: FloatArray) -> FloatArray:
 
 
 def tangent(
-    parameters: FloatArray, inputs: FloatArray, sd: FloatArray = WEAK.sd
+    parameters: FloatArray, inputs: FloatArray, prior: Prior = WEAK
 ) -> tuple[FloatArray, FloatArray]:
     """The prediction at one parameter vector and its derivatives there.
 
     Args:
-        parameters, sd: shape ``(p,)``: where, and the prior's standard deviations.
+        parameters: shape ``(p,)``: where.
         inputs: shape ``(n, 6)``.
 
     Returns:
-        shapes ``(2, n)`` and ``(2, n, p)``; derivatives are per prior standard deviation.
+        shapes ``(2, n)`` and ``(2, n, p)``; derivatives are per standard deviation of the
+        prior, along the columns of its ``spread``.
     """
     step = 1e-3
-    moved = np.vstack((parameters, parameters + step * np.diag(sd)))
+    moved = np.vstack((parameters, parameters + step * prior.spread.T))
     values = predict(moved, inputs)
     return values[0], np.moveaxis(values[1:] - values[0], 0, -1) / step
 
@@ -161,11 +171,12 @@ def fit(
         prior: what was believed before.
     """
     whiten = np.linalg.inv(np.linalg.cholesky(observations.covariance))
+    scale = np.linalg.inv(prior.spread).T
 
     def residuals(parameters: FloatArray) -> FloatArray:
         missed = predict(parameters, observations.inputs) - observations.log_values
         data = (whiten @ missed[..., None]).reshape(len(parameters), -1)
-        return np.hstack((data, (parameters - prior.mean) / prior.sd))
+        return np.hstack((data, (parameters - prior.mean) @ scale))
 
     starts = [prior.mean] if start is None else [start, prior.mean]
     fits = [_minimise(residuals, start) for start in starts]

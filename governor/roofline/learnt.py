@@ -53,13 +53,29 @@ def learnt(space: Space, trials: Sequence[Trial]) -> Prior:
         space: that is searched next.
         trials: the fastest point's first, whatever its space was; those outside are left out.
     """
+    found = fitted(space, trials)
+    if found is None:
+        return WEAK
+    moves = np.array([_MOVES.get(name, np.inf) for name in PARAMETERS])
+    sd = np.minimum(np.hypot(found.sd, moves * WEAK.sd), WEAK.sd)
+    known = np.isfinite(moves)
+    return Prior(mean=np.where(known, found.mean, WEAK.mean), sd=sd)
+
+
+def fitted(space: Space, trials: Sequence[Trial]) -> Prior | None:
+    """The coefficients that trials leave, and their deviations; None: there are too few.
+
+    Args:
+        space: of the trials.
+        trials: the fastest point's first; those outside ``space`` are left out.
+    """
     by_row = {
         space.index(trial.point): trial
         for trial in trials
         if trial.point is not None and trial.point in space
     }
     if len(by_row) < FEWEST or space.fastest not in by_row:
-        return WEAK
+        return None
     rows = sorted(by_row, key=lambda row: row != space.fastest)  # the unit comes first
     used = [by_row[row] for row in rows]
     inputs = model_inputs(space)[rows]
@@ -69,11 +85,7 @@ def learnt(space: Space, trials: Sequence[Trial]) -> Prior:
     variance += np.square(MISFIT)[:, None]
     observed = Observations(inputs, logs - logs[:, :1], np.eye(len(used)) * variance[:, None])
     mean = fit(observed)
-    moves = np.array([_MOVES.get(name, np.inf) for name in PARAMETERS])
-    left = _left_open(mean, inputs, variance)
-    sd = WEAK.sd * np.minimum(np.sqrt(left + moves**2), 1.0)
-    known = np.isfinite(moves)
-    return Prior(mean=np.where(known, mean, WEAK.mean), sd=sd)
+    return Prior(mean, WEAK.sd * np.sqrt(_left_open(mean, inputs, variance)))
 
 
 def _left_open(mean: FloatArray, inputs: FloatArray, variance: FloatArray) -> FloatArray:
