@@ -284,8 +284,7 @@ def _settings_table(forecast: Forecast) -> Table:
     slo = forecast.slo_s is not None
     columns = ["least:\ntime/J"] + ["SLO:\ntime/J"] * slo
     table = result_table(
-        f"Batch {forecast.work.batch_size}: each mode at its caps, and how the tuned clocks "
-        "differ from it",
+        f"Batch {forecast.work.batch_size}: modes at their caps; how far off the tuned clocks are",
         "setting", "CPU/GPU/EMC\nMHz", "time", "power", "energy\nan item", *columns,
     )  # fmt: skip
     tuned = [forecast.least] + [forecast.within_slo] * slo

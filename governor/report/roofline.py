@@ -42,6 +42,9 @@ _VISIBLE = 5e-4
 """Layers with a smaller share of the whole are left out: they would stretch the axes."""
 
 _TUNED, _WITHIN = COLOURS[2], COLOURS[3]
+_LEGEND_COLUMNS = 3
+_NAME_WIDTH, _NAME_HEIGHT = 90.0, 11.0
+"""Points that a setting's name takes."""
 
 
 def draw_forecasts(path: Path, forecasts: Sequence[Forecast]) -> None:
@@ -186,12 +189,12 @@ def _draw_over_clock(axes: Axes, forecast: Forecast) -> None:
         curves.append((emc_hz, energy))
     # Slow memory can cost many times as much: such curves would press the others flat.
     top = 1.8 * max(float(energy[-1]) for _, energy in curves[:2])
-    shown = [(emc_hz, energy) for emc_hz, energy in curves if energy.min() < top]
+    shown = [one for one in curves if one[1].min() < top][: len(COLOURS)]
     for index, (emc_hz, energy) in enumerate(shown):
         axes.plot(
             gpu_hz / 1e6,
             energy,
-            color=COLOURS[index % len(COLOURS)],
+            color=COLOURS[index],
             linewidth=1.8,
             marker="o" if len(gpu_hz) < 30 else None,
             markersize=3.5,
@@ -206,8 +209,12 @@ def _draw_over_clock(axes: Axes, forecast: Forecast) -> None:
         color=FAINT,
         transform=axes.get_xaxis_transform(),
     )
-    axes.set_ylim(0, top)
-    axes.legend(frameon=False, fontsize=7.5, loc="upper right", labelcolor=INK)
+    rows = math.ceil(len(shown) / _LEGEND_COLUMNS)
+    axes.set_ylim(0, top * (1 + 0.08 * rows))
+    axes.legend(
+        loc="upper center", ncols=_LEGEND_COLUMNS, fontsize=7.5, labelcolor=INK, framealpha=0.9,
+        edgecolor="none", columnspacing=1.2,
+    )  # fmt: skip
 
 
 def _draw_plane(axes: Axes, forecast: Forecast) -> None:
@@ -231,8 +238,6 @@ def _draw_plane(axes: Axes, forecast: Forecast) -> None:
     else:
         marked.append((least, _TUNED, "D"))
         marked += [(within, _WITHIN, "D")] if within is not None else []
-    for setting, colour, marker in marked:
-        _mark(axes, setting, items, colour, marker)
     if forecast.slo_s is not None:
         axes.axvline(1e3 * forecast.slo_s, color=_WITHIN, linewidth=1, linestyle=(0, (4, 3)))
     slowest = max(one.time_s for one, _, _ in marked)
@@ -240,22 +245,36 @@ def _draw_plane(axes: Axes, forecast: Forecast) -> None:
     fastest, cheapest = float(found.time_s.min()), float(found.energy_j.min()) / items
     axes.set_xlim(0.85e3 * fastest, 1.45e3 * slowest)
     axes.set_ylim(0.85 * cheapest, dearest + 0.35 * (dearest - cheapest) + 0.02 * dearest)
+    _mark(axes, marked, items)
 
 
-def _mark(axes: Axes, setting: Setting, items: int, colour: str, marker: str) -> None:
-    at = (1e3 * setting.time_s, setting.energy_j / items)
-    axes.scatter(*at, s=34, color=colour, marker=marker, zorder=4)
-    axes.annotate(
-        setting.name,
-        at,
-        xytext=(7, -3),
-        textcoords="offset points",
-        size=8,
-        color=colour,
-        weight="bold",
-        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
-        zorder=4,
-    )
+def _mark(axes: Axes, marked: Sequence[tuple[Setting, str, str]], items: int) -> None:
+    """Settings and their names: beside each, or lower where another's would cover it."""
+    placed: list[FloatArray] = []
+    points = 72 / axes.figure.dpi
+    for setting, colour, marker in sorted(marked, key=lambda one: -one[0].energy_j):
+        at = (1e3 * setting.time_s, setting.energy_j / items)
+        axes.scatter(*at, s=34, color=colour, marker=marker, zorder=4)
+        beside = points * axes.transData.transform(at) + (7, -3)
+        name = beside.copy()
+        for other in placed:
+            if abs(name[0] - other[0]) < _NAME_WIDTH and name[1] > other[1] - _NAME_HEIGHT:
+                name[1] = other[1] - _NAME_HEIGHT
+        placed.append(name)
+        axes.annotate(
+            setting.name,
+            at,
+            xytext=(7, -3 + name[1] - beside[1]),
+            textcoords="offset points",
+            size=8,
+            color=colour,
+            weight="bold",
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "relpos": (0, 0.5)}
+            if name[1] < beside[1]
+            else None,
+            zorder=4,
+        )
 
 
 def _published(sets: Sequence[tuple[Published, Sequence[Compared]]]) -> Figure:
