@@ -27,15 +27,20 @@ _HEADER = TypeAdapter(tuple[str, dict[str, str]])
 
 
 def resumed(
-    file: FinishedFile[R], tasks: Sequence[T], work: Callable[[Sequence[T]], Iterable[R]]
+    file: FinishedFile[R],
+    tasks: Sequence[T],
+    work: Callable[[Sequence[T]], Iterable[R]],
+    first: int = 0,
 ) -> Iterator[R]:
     """The result of each task, in order: from the file, or made by ``work`` and put there.
 
-    ``work`` is given the tasks that are left, and answers in their order.
+    Args:
+        work: given the tasks that are left, answers in their order.
+        first: the number of the first task.
     """
-    left = [task for number, task in enumerate(tasks) if number not in file.results]
-    fresh = iter(work(left))
-    for number in range(len(tasks)):
+    numbered = dict(enumerate(tasks, first))
+    fresh = iter(work([task for number, task in numbered.items() if number not in file.results]))
+    for number in numbered:
         if number not in file.results:
             file.keep(number, next(fresh))
         yield file.results[number]
