@@ -315,8 +315,8 @@ class Controller:
         Raises:
             InputError: there is no such stream.
         """
-        self.slo_of(stream)
-        self._bounds[stream] = slo
+        if self.slo_of(stream) != slo:
+            self._bounds[stream] = slo
 
     def slo_of(self, stream: str) -> LatencySLO:
         """The bound that is wanted of a stream.

@@ -16,6 +16,7 @@ from toy import ToyPolicy
 
 from governor import InputError, Pace
 from governor.devices.emulated import ShadowBoard
+from governor.sidecar.client import Client
 from governor.sidecar.server import Sidecar
 from governor.sidecar.spec import App, SourceSpec
 
@@ -175,6 +176,12 @@ def test_the_point_keeps_the_bound_of_every_application(tmp_path):
         assert not any(stream.silent for stream in seen.values())
         assert all(stream.latency_s <= stream.slo_s for stream in seen.values())
         assert {source for source, _ in one.counts()} == {"app main", "app slow"}
+
+
+def test_an_application_changes_its_own_bound(tmp_path):
+    with governed(tmp_path, apps=[App.parse("slow=300ms")]) as one:
+        assert Client("slow", str(tmp_path / "s.sock")).bound(0.4)
+        until(lambda: one.governor.status().streams[1].slo_s == 0.4)
 
 
 def test_when_all_are_silent_it_freezes_and_goes_on_when_they_return(tmp_path):

@@ -78,6 +78,19 @@ def test_a_frame_is_sent_with_its_time_and_items(path, listener):
     assert client.sent == 1
 
 
+def test_another_bound_is_sent_and_is_no_frame(path, listener):
+    client = Client("detector", str(path))
+    assert client.bound(0.7)
+    assert fields(listener)[1:4] == ["b", "detector", "0.700000000"]
+    assert (client.sent, client.lost) == (0, 0)
+
+
+def test_a_bound_that_nobody_took_is_said(path):
+    client = Client(path=str(path))
+    assert not client.bound(0.7)
+    assert client.lost == 0
+
+
 def test_a_frame_that_raises_is_not_sent_and_the_exception_goes_through(path, listener):
     client = Client(path=str(path))
     with pytest.raises(KeyError), client.frame():

@@ -163,6 +163,18 @@ def test_the_clients_frames_arrive(heard, listened):
     assert all(0.002 <= latency_s < 1.0 for latency_s in listened.latencies())
 
 
+def test_an_application_may_be_bound_anew_within_reason(tmp_path):
+    bounds: list[float] = []
+    recorder = SpanRecorder(time.perf_counter)
+    feed = Feed("main", Stream(recorder), bind=bounds.append)
+    with running(Datagrams(tmp_path / "s.sock", {"main": feed})) as source:
+        client = Client(path=str(source.path))
+        for bound_s in (0.7, 0.0, -1.0, 1e9, 0.25):
+            assert client.bound(bound_s)
+        until(lambda: feed.counts["bound"] == 2 and feed.counts["implausible"] == 3)
+    assert bounds == [0.7, 0.25]
+
+
 @pytest.mark.parametrize(
     "message",
     [b"", b"1", b"2 f main 1 2 1 0", b"1 f main 1 2 1", b"1 f main nan 2 1 0", b"1 f main 1 2 x 0",

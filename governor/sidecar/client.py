@@ -83,11 +83,19 @@ class Client:
             if slept_s > 0.0:
                 time.sleep(slept_s)
             slept_s, end_s = max(time.monotonic() - end_s, 0.0), time.monotonic()
-        if end_s >= self._quiet_until_s:
-            self._send(kind, start_s, end_s, items, slept_s)
+        if end_s >= self._quiet_until_s and self._send(kind, start_s, end_s, items, slept_s):
+            self.sent += 1
         else:
             self.lost += 1
         return end_s
+
+    def bound(self, latency_s: float) -> bool:
+        """From now on, this application's latency bound is so many seconds.
+
+        Returns False where the sidecar was absent or busy: say it again. A sidecar that is
+        started anew knows only the bound of its command line.
+        """
+        return self._send(b"b", latency_s, 0.0, 1, 0.0)
 
     def close(self) -> None:
         """Let go of the socket; the next frame opens another one."""
@@ -98,7 +106,8 @@ class Client:
     def __del__(self) -> None:
         self.close()
 
-    def _send(self, kind: bytes, start_s: float, end_s: float, items: int, slept_s: float) -> None:
+    def _send(self, kind: bytes, start_s: float, end_s: float, items: int, slept_s: float) -> bool:
+        """Returns whether the sidecar took it."""
         try:
             end = self._socket
             if end is None:
@@ -108,14 +117,14 @@ class Client:
                 % (kind, self._app.encode("ascii", "replace"), start_s, end_s, items, slept_s),
                 self._path,
             )
-            self.sent += 1
             if self._slowdown is not None:
                 self._hear(end)
+            return True
         except BlockingIOError:  # it is there, but cannot follow
-            self.lost += 1
+            return False
         except (OSError, ValueError, TypeError):
-            self.lost += 1
             self._quiet_until_s = end_s + PAUSE_S
+            return False
 
     def _open(self) -> socket.socket:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -159,5 +168,6 @@ class Frame:
 
 
 _shared = Client()
+bound = _shared.bound
 frame = _shared.frame
 tick = _shared.tick

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from governor.devices.device import ShadowDevice
 from governor.instrument.stream import Stream
@@ -30,18 +30,29 @@ class Feed:
     Attributes:
         name: of the application.
         counts: by outcome: ``taken``, or why it was dropped: ``implausible``, ``flooded``,
-            ``pause``; also ``other clock``, which was taken by its duration.
+            ``pause``; also ``other clock``, which was taken by its duration, and ``bound``.
         slowdown: by how much the emulated board would now be slower than at its fastest; 1: it
             would not, or the board is real.
     """
 
-    def __init__(self, name: str, stream: Stream, shadow: ShadowDevice | None = None) -> None:
-        """``shadow``: the emulated board; what it would have cost is added to each inference."""
+    def __init__(
+        self,
+        name: str,
+        stream: Stream,
+        shadow: ShadowDevice | None = None,
+        bind: Callable[[float], None] = lambda _bound_s: None,
+    ) -> None:
+        """
+        Args:
+            shadow: the emulated board; what it would have cost is added to each inference.
+            bind: gives its stream another latency bound, in s.
+        """
         self.name = name
         self.counts: Counter[str] = Counter()
         self.slowdown = 1.0
         self._stream = stream
         self._shadow = shadow
+        self._bind = bind
         self._lock = threading.Lock()
         self._allowance = MOST_PER_S
         self._refilled_s = time.perf_counter()
@@ -77,6 +88,17 @@ class Feed:
             end_s = self._emulated(start_s, end_s, items, slept_s)
             self._stream.put(start_s, end_s, items)
             return True
+
+    def bound(self, bound_s: float) -> bool:
+        """The application has another latency bound from now on; returns whether it was taken."""
+        with self._lock:
+            if not 0.0 < bound_s <= LONGEST_S:
+                return self._dropped("implausible")
+            if not self._allowed(time.perf_counter()):
+                return self._dropped("flooded")
+            self.counts["bound"] += 1
+        self._bind(bound_s)
+        return True
 
     def just_ended(self, duration_s: float, items: int = 1) -> bool:
         """One inference of this length has ended now."""

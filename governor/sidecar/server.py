@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -90,7 +90,7 @@ class Sidecar:
             )
             self.governor.count_sources(self.counts)
             shadow = self._device if isinstance(self._device, ShadowDevice) else None
-            self.feeds = {MAIN: Feed(MAIN, self.governor, shadow)}
+            self.feeds = {MAIN: Feed(MAIN, self.governor, shadow, self._binding(MAIN))}
             for app in apps:
                 stream = self.governor.stream(
                     app.name,
@@ -98,7 +98,7 @@ class Sidecar:
                     percentile=app.slo.percentile,
                     stall_s=stall_s if app.name in scraped else 0.0,
                 )
-                self.feeds[app.name] = Feed(app.name, stream, shadow)
+                self.feeds[app.name] = Feed(app.name, stream, shadow, self._binding(app.name))
             for spec in sources:
                 self._add(spec, interval_s, tail)
             if socket is not None:
@@ -106,6 +106,9 @@ class Sidecar:
         except BaseException:
             self._close_device()
             raise
+
+    def _binding(self, app: str) -> Callable[[float], None]:
+        return lambda bound_s: self.governor.set_slo(bound_s, stream=app)
 
     def _add(self, spec: SourceSpec, interval_s: float, tail: float) -> None:
         feed = self.feeds[spec.app]

@@ -27,6 +27,8 @@ from governor.units import format_duration
 WAKE_S = 0.25
 """How long a source may sleep before it looks whether it shall end."""
 MOST_DATAGRAM = 256
+KINDS = ("f", "t", "b")
+"""A frame, a tick, a bound."""
 MOST_PAGE = 8 * 1024 * 1024
 MOST_LINE = 16 * 1024
 _PEER = struct.Struct("=iII")
@@ -50,7 +52,7 @@ class Source(Protocol):
 
 
 class Datagrams:
-    """The client's frames, at a Unix socket.
+    """The client's frames and bounds, at a Unix socket.
 
     An application's name belongs to the user who first speaks for it.
     """
@@ -100,7 +102,11 @@ class Datagrams:
             version, kind, name, start, end, items, slept = message.decode("ascii").split(" ")
             times_s = float(start), float(end), float(slept)
             count = int(items)
-            if version != "1" or kind not in "ft" or not all(map(math.isfinite, times_s)):
+            if (
+                version != "1"
+                or kind not in ("f", "t", "b")
+                or not all(map(math.isfinite, times_s))
+            ):
                 raise ValueError
         except ValueError:
             self.counts["malformed"] += 1
@@ -113,6 +119,9 @@ class Datagrams:
             self.counts["spoofed"] += 1
             return None
         start_s, end_s, slept_s = times_s
+        if kind == "b":
+            feed.bound(start_s)
+            return None
         feed.inference(start_s, end_s, count, slept_s, ticked=kind == "t")
         return feed
 
