@@ -97,7 +97,7 @@ def seeding(
     slos = [parse_bound(text) for text in latency_slo or ("1.2x", "2x")]
     measured = _known(read_traces(traces)) if traces else []
     check_writable(json_file)
-    virtual = [_emulated(name.strip()) for name in emulated.split(",") if name.strip()]
+    virtual = [_countable(name.strip()) for name in emulated.split(",") if name.strip()]
     if not measured and not virtual:
         raise InputError("nothing to search: give a trace of a known board, or --emulated")
     tables: list[Table] = []
@@ -118,7 +118,7 @@ def seeding(
         }
         worths = [worth(name, found, trials) for name, found in by_prior.items()]
         document[kind] = to_json(worths)
-        tables.append(_table(worths, sweeps, kind, trials))
+        tables.append(worth_table(worths, sweeps, kind, trials))
     if json_file is not None:
         write_json(json_file, document)
     console = result_console()
@@ -139,18 +139,26 @@ def _known(sweeps: Sequence[Sweep]) -> list[Sweep]:
     return known
 
 
-def _emulated(name: str) -> Sweep:
-    """The emulation's own truth at every setting of a board."""
-    from governor.devices.emulated import EmulatedBoard
+def _countable(name: str) -> Sweep:
+    """An emulated sweep of a board that has a file and a network that can be counted."""
     from governor.roofline.boards import load_board
+
+    sweep = emulated_sweep(name)
+    if sweep.workload not in _NETWORKS:
+        raise InputError(
+            f"{sweep.workload!r} is no network that can be counted; choose one of "
+            f"{', '.join(_NETWORKS)}"
+        )
+    load_board(sweep.device)
+    return sweep
+
+
+def emulated_sweep(name: str) -> Sweep:
+    """The emulation's own truth at every setting of a board, ``agx-orin/yolov8n``."""
+    from governor.devices.emulated import EmulatedBoard
 
     device, _, workload = name.partition("/")
     board = EmulatedBoard(device, workload)
-    if workload not in _NETWORKS:
-        raise InputError(
-            f"{workload!r} is no network that can be counted; choose one of {', '.join(_NETWORKS)}"
-        )
-    load_board(device)
     latency_s, energy_j = board.truth()
     return Sweep(device, workload, 1, board.space, latency_s, energy_j, energy_j / latency_s)
 
@@ -183,14 +191,17 @@ def _counted(network: str, times: float, training: bool, batch_size: int) -> Wor
     return count_work(network, batch_size=size, training=training, fused=False)
 
 
-def _table(worths: Sequence[Worth], sweeps: Sequence[Sweep], kind: str, trials: int) -> Table:
+def worth_table(
+    worths: Sequence[Worth], sweeps: Sequence[Sweep], kind: str, trials: int, first: str = "prior"
+) -> Table:
+    """How soon the optimum was found with each prior; ``first``: what the first column is."""
     from governor.seeding import AFTER, NEAR
 
     count = len(sweeps)
     table = result_table(
         f"Trials until within 1 or 2 % of the optimum, and energy above it after some\n"
         f"{count} {kind} sweep{'s' * (count > 1)}",
-        "prior",
+        first,
         *(f"trials\nto {format_percent(near)}" for near in NEAR),
         *(f"after\n{k}" for k in AFTER if k <= trials),
         "misses\na run",
