@@ -17,6 +17,7 @@ from governor.errors import GovernorError
 from governor.known import contradicts
 from governor.phases import PastPhase
 from governor.profile import (
+    EMULATED,
     MOST_TRIALS,
     Coefficient,
     Entry,
@@ -49,7 +50,7 @@ def key_of(
         work: what an inference is counted to do.
     """
     return ProfileKey(
-        board=f"emulated:{info.name}" if info.emulated else info.name,
+        board=f"{EMULATED}{info.name}" if info.emulated else info.name,
         jetpack=info.facts.get("JetPack", ""),
         power_mode=info.facts.get("power mode", ""),
         space=fingerprint_of(space),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of an export."""
+EMULATED = "emulated:"
+"""Before the name of an emulated board."""
 MOST_TRIALS = 64
 """A profile keeps so many; of a longer search the latest."""
 

@@ -39,6 +39,7 @@ from sqlalchemy import (
     func,
     inspect,
     make_url,
+    not_,
     or_,
     select,
     text,
@@ -48,6 +49,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from governor.errors import GovernorError, InputError, MissingExtraError
 from governor.profile import (
+    EMULATED,
     KEY_FIELDS,
     Entry,
     Profile,
@@ -151,9 +153,11 @@ class ProfileStore:
 
         First the same workload on the same board within another bound, in another power mode or
         with other knobs; then other workloads of the board; then the workload on other boards.
-        Of equals the latest comes first.
+        Of equals the latest comes first. An emulated board teaches nothing of real ones, nor
+        they of it.
         """
         c = _PROFILES.c
+        emulated = c.board.startswith(EMULATED, autoescape=True)
         board, workload = c.board == key.board, c.workload == key.workload
         same_space = c.space == key.space
         nearness = case(
@@ -166,6 +170,7 @@ class ProfileStore:
         return self._read(
             select(_PROFILES)
             .where(or_(board, workload), c.id != key.id)
+            .where(emulated if key.board.startswith(EMULATED) else not_(emulated))
             .order_by(nearness, c.updated_s.desc(), c.id)
             .limit(most)
         )

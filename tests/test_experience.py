@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 from postgres import PASSWORD, PostgresServer
 
 from governor import EnergyGovernor
+from governor import experience as experience_module
 from governor.cli.main import main
 from governor.devices.emulated import EmulatedBoard
 from governor.errors import InputError
+from governor.experience import Experience
+from governor.phases import PastPhase
 from governor.profile import Entry, Profile
 from governor.store import ProfileStore
 
@@ -199,6 +203,41 @@ def test_a_server_that_dies_during_the_run_costs_its_profile_alone(learnt: Path)
             assert [key.slo for key, _ in store.entries()] == ["p95 <= 50 ms"]
     finally:
         server.stop()
+
+
+def test_in_real_time_nobody_waits_for_the_store(file: Path) -> None:
+    [(key, _)] = entries(file)
+    space = EmulatedBoard("agx-orin").space
+    told: list[PastPhase] = []
+    experience = Experience(ProfileStore(file), key, space, in_thread=True, owned=True)
+    experience.begin(told.extend)
+    experience.close()  # waits until all is done
+    [phase] = told
+    assert experience.background is not None
+    again = Experience(ProfileStore(file), key, space, in_thread=True, owned=True)
+    again.begin(told.extend)
+    again.keep(phase)
+    again.close()
+    assert [profile.runs for _, profile in entries(file)] == [2]
+
+
+def test_a_server_that_hangs_keeps_nobody(
+    learnt: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed; pip install psycopg")
+    monkeypatch.setattr(experience_module, "PATIENCE_S", 0.2)
+    [(key, profile)] = entries(learnt)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"postgresql://me@127.0.0.1:{hanging.getsockname()[1]}/fleet"
+        space = EmulatedBoard("agx-orin").space
+        experience = Experience(ProfileStore(url), key, space, in_thread=True, owned=True)
+        experience.begin(lambda _: pytest.fail("nothing was read"))
+        assert profile.chosen_trial is not None
+        chosen = profile.chosen_trial.trial
+        trials = tuple(one.trial for one in profile.trials)
+        experience.keep(PastPhase(profile.slo_s, trials, chosen))
+        experience.close()
+        assert experience.background is None
 
 
 @pytest.mark.parametrize(

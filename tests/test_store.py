@@ -85,11 +85,13 @@ def test_the_nearest_of_the_similar_come_first(url: str) -> None:
         replace(KEY, board="tx2", space="third"),
     ]
     unlike = replace(KEY, board="tx2", workload="bert")
+    emulated = replace(KEY, board="emulated:agx-orin")
     with ProfileStore(url) as store:
-        for key in (unlike, *reversed(nearest_first), KEY):
+        for key in (unlike, emulated, *reversed(nearest_first), KEY):
             store.save(key, PROFILE)
         assert [key for key, _ in store.similar(KEY)] == nearest_first
         assert [key for key, _ in store.similar(KEY, most=2)] == nearest_first[:2]
+        assert store.similar(emulated) == []
 
 
 def test_what_is_forgotten_is_gone(url: str) -> None:

@@ -199,8 +199,8 @@ def worth_table(
 
     count = len(sweeps)
     table = result_table(
-        f"Trials until within 1 or 2 % of the optimum, and energy above it after some\n"
-        f"{count} {kind} sweep{'s' * (count > 1)}",
+        f"Trials until within 1 or 2 % of the optimum, and\n"
+        f"energy above it after some; {count} {kind} sweep{'s' * (count > 1)}",
         first,
         *(f"trials\nto {format_percent(near)}" for near in NEAR),
         *(f"after\n{k}" for k in AFTER if k <= trials),

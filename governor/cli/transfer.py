@@ -98,7 +98,7 @@ def transfer(
         wanted: [run for (kind, _), run in zip(plan, runs, strict=True) if kind == wanted]
         for wanted in KINDS
     }
-    worths = [worth(kind, found, trials) for kind, found in by_kind.items()]
+    worths = [worth(kind, found, trials) for kind, found in by_kind.items() if found]
     if json_file is not None:
         write_json(json_file, {what: to_json(worths)})
     result_console().print(worth_table(worths, sweeps, what, trials, "profiles"))

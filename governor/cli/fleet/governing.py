@@ -179,7 +179,7 @@ class _Site:
             return self.course(rows, space.index(held))
 
         measure(space.point(space.fastest))
-        if profile is not None and profile.chosen is not None:
+        if profile is not None:
             known = OperatingPoint(profile.chosen)
             measure(known)
             if _as_promised(search, profile):
