@@ -24,15 +24,17 @@ from governor.devices.trace import Sweep
 from governor.errors import GovernorError, InputError
 from governor.pace import Pace
 from governor.space import Knob, Space
+from governor.units import parse_temperature
 from policies.policy import DEFAULT_POLICY, Problem
 
 BURSTS = "bursts"
 CALIBRATION = "calibration"
 DRIFT = "drift"
+HEAT = "heat"
 INSTRUMENT = "instrument"
 POLLING = "polling"
 SOAK = "soak"
-BY_NAME_ONLY = (BURSTS, DRIFT, INSTRUMENT, POLLING, SOAK, CALIBRATION)
+BY_NAME_ONLY = (BURSTS, DRIFT, HEAT, INSTRUMENT, POLLING, SOAK, CALIBRATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,13 @@ def bench(
         str, typer.Option(help="Who searches in next-point and converge.")
     ] = DEFAULT_POLICY,
     board: Annotated[str, typer.Option(help="The emulated board that is mounted.")] = "orin-nano",
+    ambient: Annotated[
+        str, typer.Option(metavar="TEMPERATURE", help="Of the room in heat, such as 45C.")
+    ] = "45C",
     repeats: Annotated[int, typer.Option(help="Bursts of each length.", min=1)] = 5,
-    minutes: Annotated[float, typer.Option(help="Of soak.", min=0.05)] = 60.0,
+    minutes: Annotated[
+        float, typer.Option(help="Of soak and of heat, here virtual.", min=0.05)
+    ] = 60.0,
     hours: Annotated[int, typer.Option(help="Virtual ones of drift.", min=0, max=10_000)] = 24,
     seeds: Annotated[int, typer.Option(help="Runs of each case of drift.", min=1)] = 3,
     latencies: Annotated[
@@ -93,6 +100,9 @@ def bench(
     emulated boards, against the emulation's own constants.
     And drift, by name only, as it takes minutes: what the governor makes of a workload,
     a neighbour, a camera or a bound that changes, and of --hours in which nothing does.
+
+    And heat, by name only, as it takes minutes: --minutes in a hot room on every emulated board, by
+    the kernel's governors and by ours: energy, temperature, throttling and the bound.
     """
     check_writable(json_file)
     if name == BURSTS:
@@ -103,6 +113,9 @@ def bench(
         return
     if name == DRIFT:
         _drift(hours, seeds, latencies, policy, json_file)
+        return
+    if name == HEAT:
+        _heat(ambient, minutes, policy, json_file)
         return
     if name == INSTRUMENT:
         _instrument(json_file)
@@ -175,6 +188,18 @@ def _drift(
         write_json(json_file, document(outcome))
     if outcome.missed:
         raise GovernorError(f"not reached: {'; '.join(outcome.missed)}")
+
+
+def _heat(ambient: str, minutes: float, policy: str, json_file: Path | None) -> None:
+    from governor.cli.bench.heat import document, measure, show
+
+    outcomes = measure(parse_temperature(ambient, "--ambient"), minutes, policy)
+    show(outcomes)
+    if json_file is not None:
+        write_json(json_file, document(outcomes))
+    missed = [f"{each.case.board} {each.case.workload}" for each in outcomes if not each.met]
+    if missed:
+        raise GovernorError(f"not reached on {', '.join(missed)}")
 
 
 def _instrument(json_file: Path | None) -> None:
