@@ -553,6 +553,8 @@ class EnergyGovernor(Stream):
                 total_rail=self._info.total_rail,
                 power_w=dict(sample.power_w) if sample is not None else {},
                 temperature_c=dict(sample.temperature_c) if sample is not None else {},
+                thermal_limits_c=controller.heat.known_limits_c,
+                thermal_headroom_c=controller.heat.headroom_c,
                 throttle_events=dict(sample.throttle_events) if sample is not None else {},
                 total_j=seen.meter.total_j,
                 rail_j=dict(seen.meter.rail_j),

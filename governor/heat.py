@@ -29,7 +29,7 @@ SLACK_C = 3.0
 RELIEF_C = 4.0
 """A board that throttles lets go some degrees below its trip: it must first get so far below."""
 RELIEF = 0.8
-"""Of the power that may be kept: so much it may draw meanwhile."""
+"""Of the power that may be kept: at so much, what is too warm already cools, in due time."""
 READING_S = 1.0
 """Zones are read this often; see :data:`governor.devices.thermal.ZONE_PERIOD_S`."""
 TRIAL_S = 5.0
@@ -131,6 +131,15 @@ class Heat:
     # Limits ------------------------------------------------------------------------------
 
     @property
+    def known_limits_c(self) -> dict[str, float]:
+        """The limits that there are, by zone; that of all zones under ``hottest``."""
+        return {
+            zone or "hottest": limit_c
+            for zone, limit_c in self.limits_c.items()
+            if math.isfinite(limit_c)
+        }
+
+    @property
     def headroom_c(self) -> float:
         """Degrees left below the nearest limit; NaN where there is none, or no temperature."""
         left = [
@@ -204,11 +213,9 @@ class Heat:
     def _brief_cap_w(self, zone: str) -> float:
         model, limit_c = self._models[zone], self.limits_c[zone]
         idle_c, watt_c = model.after(TRIAL_S, 0.0), model.after(TRIAL_S, 1.0)
-        throttles = self._time_s - self._throttled_s < TRIAL_S
-        below_c, least_w = NEAR_C, 0.0
-        if throttles:
-            below_c, least_w = RELIEF_C, RELIEF * model.power_for(limit_c)
-        return max((limit_c - below_c - idle_c) / max(watt_c - idle_c, 1e-6), least_w)
+        below_c = RELIEF_C if self._time_s - self._throttled_s < TRIAL_S else NEAR_C
+        cap_w = (limit_c - below_c - idle_c) / max(watt_c - idle_c, 1e-6)
+        return max(cap_w, RELIEF * model.power_for(limit_c))
 
     def _limit_of(self, zone: str) -> str:
         limit = format_temperature(self.limits_c[zone])

@@ -324,6 +324,20 @@ FAMILIES: tuple[Family, ...] = (
         _each(lambda status: status.temperature_c),
     ),
     Family(
+        "governor_thermal_limit_celsius",
+        "gauge",
+        'The warmest allowed, by zone; zone="hottest": of all, the board\'s trip included.',
+        ("zone",),
+        _each(lambda status: status.thermal_limits_c),
+    ),
+    Family(
+        "governor_thermal_headroom_celsius",
+        "gauge",
+        "Degrees left below the nearest thermal limit; absent where there is none.",
+        (),
+        _one(lambda status: status.thermal_headroom_c),
+    ),
+    Family(
         "governor_throttle_events",
         "counter",
         "The device's own counters of throttling, by cause.",

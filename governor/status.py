@@ -36,6 +36,9 @@ class Status:
         predicted_energy_j: what the policy expects at what is set; NaN: no idea.
         total_rail: the one of ``power_w`` that is the whole of what is charged.
         power_w, temperature_c: latest readings by rail and zone.
+        thermal_limits_c: by zone, in °C; under ``hottest`` that of all zones, the board's own trip
+            point included.
+        thermal_headroom_c: degrees left below the nearest of them; NaN: none, or not known.
         throttle_events: the device's own counters, by cause.
         total_j, rail_j: joules on the total rail and by rail since the start; rails overlap.
         saved_j: joules against the baseline, what the search cost included; never falls.
@@ -76,6 +79,8 @@ class Status:
     total_rail: str
     power_w: Mapping[str, float]
     temperature_c: Mapping[str, float]
+    thermal_limits_c: Mapping[str, float]
+    thermal_headroom_c: float
     throttle_events: Mapping[str, int]
     total_j: float
     rail_j: Mapping[str, float]

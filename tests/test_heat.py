@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from toy import Loop, ToyBoard, ToyPolicy
 
 from governor import EnergyGovernor
+from governor.cli.bench import heat as heat_bench
+from governor.cli.main import main
 from governor.controller import Controller
 from governor.devices.device import Sample
 from governor.devices.emulated import Course, EmulatedBoard
+from governor.devices.thermal import trip_c
 from governor.errors import InputError
 from governor.heat import LEAKAGE_PER_C, Heat, Leakage
 from governor.slo import LatencySLO
@@ -302,3 +306,68 @@ def test_a_limit_is_of_the_hottest_or_by_zone() -> None:
     assert thermal_limits([]) is None
     with pytest.raises(InputError, match="has one already"):
         thermal_limits(["85C", "80C"])
+
+
+# The command line
+
+
+def test_the_demo_takes_a_room_and_a_limit(tmp_path, capsys) -> None:
+    path = tmp_path / "demo.json"
+    told = ["--board", "tx2", "--workload", "vgg19", "--latency-slo", "900ms"]
+    hot = ["--policy", "roofline", "--ambient", "45C", "--thermal-limit", "62C"]
+    assert main(["demo", *told, *hot, "--json", str(path)]) == 0
+    # 17 degrees above the room, at 2.9 degrees a watt; without the limit, 8 W are best
+    assert json.loads(path.read_text())["held"]["power_w"] < 6.5
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo", "--ambient", "hot"],
+        ["demo", "--thermal-limit", "gpu=hot"],
+        ["run", "--latency-slo", "50ms", "--thermal-limit", "400C", "--", "python", "x.py"],
+        ["sidecar", "--latency-slo", "50ms", "--thermal-limit", "85F"],
+        ["bench", "heat", "--ambient", "45F"],
+    ],
+)
+def test_a_temperature_that_is_none_is_a_line_and_exit_code_2(words, capsys) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_hour_in_a_hot_room_is_compared_with_the_default_governors(capsys) -> None:
+    outcomes = heat_bench.measure(45.0, 1.0, "roofline", boards=["nano"])
+    heat_bench.show(outcomes)
+    shown = capsys.readouterr().out
+    assert [each.case.workload for each in outcomes] == list(heat_bench.WORKLOADS)
+    assert all(each.change < 0 and each.governed.throttled_s == 0 for each in outcomes)
+    assert "emulated" in shown
+    assert max(map(len, shown.splitlines())) <= 81
+    assert heat_bench.document(outcomes)[0]["emulated"] is True
+
+
+# The kernel's own word
+
+
+def test_the_trip_is_the_lowest_passive_one(tmp_path) -> None:
+    for number, (zone, kind, millidegrees) in enumerate(
+        [
+            ("cpu-thermal", "passive", "99000"),
+            ("gpu-thermal", "passive", "97500"),
+            ("tj-thermal", "critical", "80000"),
+            ("fan", "active", "50000"),
+            ("PMIC-Die", "passive", "40000"),
+            ("soc0-thermal", "passive", "none"),
+        ]
+    ):
+        folder = tmp_path / f"sys/class/thermal/thermal_zone{number}"
+        folder.mkdir(parents=True)
+        (folder / "type").write_text(zone + "\n")
+        (folder / "trip_point_0_type").write_text(kind + "\n")
+        (folder / "trip_point_0_temp").write_text(millidegrees + "\n")
+    assert trip_c(tmp_path) == 97.5
+
+
+def test_a_kernel_that_tells_no_trip_is_no_limit(tmp_path) -> None:
+    assert math.isnan(trip_c(tmp_path))

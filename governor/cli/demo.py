@@ -16,6 +16,7 @@ import typer
 
 from governor.cli.replay import (
     Json,
+    Limits,
     Log,
     Profiles,
     Record,
@@ -30,7 +31,15 @@ from governor.errors import GovernorError
 from governor.slo import LatencySLO
 from governor.space import FloatArray, OperatingPoint, Space
 from governor.trial import Trial
-from governor.units import format_duration, format_energy, format_percent, format_power
+from governor.units import (
+    ThermalLimit,
+    format_duration,
+    format_energy,
+    format_percent,
+    format_power,
+    parse_temperature,
+    thermal_limits,
+)
 from policies.policy import DEFAULT_POLICY
 
 if TYPE_CHECKING:
@@ -62,6 +71,8 @@ class Setup:
     policy: str
     seed: int
     realtime: bool
+    ambient_c: float = 25.0
+    thermal_limit: ThermalLimit | None = None
 
 
 @dataclass(slots=True)
@@ -152,6 +163,10 @@ def demo(
     realtime: Annotated[
         bool, typer.Option("--realtime", help="In real time, with real threads and processes.")
     ] = False,
+    ambient: Annotated[
+        str, typer.Option(metavar="25C", help="The room that the board stands in.")
+    ] = "25C",
+    thermal_limit: Limits = None,
     json_file: Json = None,
     report: ReportFile = None,
     record: Record = None,
@@ -175,6 +190,8 @@ def demo(
         policy=policy,
         seed=seed,
         realtime=realtime,
+        ambient_c=parse_temperature(ambient, "--ambient"),
+        thermal_limit=thermal_limits(thermal_limit or ()),
     )
     if log_format is not None:
         from governor.logs import log_to_stderr
@@ -231,9 +248,11 @@ def _emulate(setup: Setup) -> tuple[Board, Callable[[], object]]:
     from governor.devices.emulated import EmulatedBoard, ShadowBoard
 
     if not setup.realtime:
-        virtual = EmulatedBoard(setup.board, setup.workload, seed=setup.seed)
+        virtual = EmulatedBoard(
+            setup.board, setup.workload, seed=setup.seed, ambient_c=setup.ambient_c
+        )
         return virtual, virtual.infer
-    shadow = ShadowBoard(setup.board, setup.workload, seed=setup.seed)
+    shadow = ShadowBoard(setup.board, setup.workload, seed=setup.seed, ambient_c=setup.ambient_c)
     fastest_s = shadow.true_latency_s(shadow.space.point(shadow.space.fastest))
     draw = np.random.default_rng(setup.seed)
 
@@ -267,6 +286,7 @@ def play(
         device=device,
         policy=setup.policy,
         seed=setup.seed,
+        thermal_limit=setup.thermal_limit,
         callback=stage.print if watched and not live else stage.note,
         record=record,
         metrics=metrics,

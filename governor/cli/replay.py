@@ -73,6 +73,14 @@ Profiles = Annotated[
     ),
 ]
 Workload = Annotated[str, typer.Option("--workload-name", help="What the profile is called.")]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--thermal-limit",
+        metavar="[ZONE=]85C",
+        help="The warmest its hottest zone, or that one, may get; repeatable.",
+    ),
+]
 Log = Annotated[
     LogFormat | None,
     typer.Option("--log-format", help="Log each decision to stderr, for people or machines."),

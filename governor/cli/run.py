@@ -8,9 +8,18 @@ from typing import Annotated
 
 import typer
 
-from governor.cli.replay import Log, Profiles, Record, Workload, check_writable, parse_profiles
+from governor.cli.replay import (
+    Limits,
+    Log,
+    Profiles,
+    Record,
+    Workload,
+    check_writable,
+    parse_profiles,
+)
 from governor.launch import Options, prepare
 from governor.slo import LatencySLO
+from governor.units import thermal_limits
 from policies.policy import DEFAULT_POLICY, check_policy_name
 
 
@@ -29,6 +38,7 @@ def run(
     ] = "auto",
     policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
     trials: Annotated[int, typer.Option(min=1, help="Settings that a search may try.")] = 12,
+    thermal_limit: Limits = None,
     record: Record = None,
     profiles: Profiles = None,
     workload: Workload = "",
@@ -49,6 +59,7 @@ def run(
         device=device,
         policy=policy,
         trials=trials,
+        thermal_limit=thermal_limits(thermal_limit or ()),
         record=None if record is None else str(record.absolute()),
         profiles=parse_profiles(profiles),
         workload=workload,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from governor.cli.replay import Profiles, Record, Workload, check_writable, parse_profiles
+from governor.cli.replay import Limits, Profiles, Record, Workload, check_writable, parse_profiles
 from governor.errors import InputError
 from governor.logs import LogFormat, log_to_stderr
 from governor.records.lines import known
-from governor.units import parse_duration
+from governor.units import parse_duration, thermal_limits
 from policies.policy import DEFAULT_POLICY
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def sidecar(
     device: Annotated[str, typer.Option(help="auto, or emulated:BOARD/WORKLOAD.")] = "auto",
     policy: Annotated[str, typer.Option(help="That searches.")] = DEFAULT_POLICY,
     trials: Annotated[int, typer.Option(min=1, help="Operating points a search may try.")] = 12,
+    thermal_limit: Limits = None,
     interval: Annotated[
         str, typer.Option(metavar="DURATION", help="Between two scrapes of an app's metrics.")
     ] = "1s",
@@ -101,6 +102,7 @@ def sidecar(
         tail=tail,
         policy=policy,
         trials=trials,
+        thermal_limit=thermal_limits(thermal_limit or ()),
         metrics=metrics,
         record=record,
         profiles=parse_profiles(profiles),

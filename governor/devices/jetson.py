@@ -15,7 +15,7 @@ from governor.devices.device import Clock, DeviceInfo, MonotonicClock, Sample
 from governor.devices.ina3221 import find_rails
 from governor.devices.jetson_facts import facts
 from governor.devices.nvpmodel import present_mode
-from governor.devices.thermal import THROTTLING, Temperatures, Throttling
+from governor.devices.thermal import THROTTLING, Temperatures, Throttling, trip_c
 from governor.errors import DeviceError, InputError
 from governor.lease import cpu_cores
 from governor.lease.client import Lease as KeeperLease
@@ -304,6 +304,7 @@ def _info(board: Board, root: Path, rails: PowerSource) -> DeviceInfo:
         total_rail=rails.total_rail,
         sensor_refresh_s=rails.refresh_s,
         settle_s=SETTLE_S,
+        trip_c=trip_c(root),
         facts=facts(root, board),
     )
 

@@ -5,6 +5,7 @@ Zones answer EAGAIN while the block they watch is powered off: they are absent t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,22 @@ class Temperatures:
         """Let go of all files."""
         for file in self._zones.values():
             file.close()
+
+
+def trip_c(root: Path) -> float:
+    """The lowest temperature at which the kernel lowers a clock for heat, in °C; NaN: not told.
+
+    That is a zone's ``passive`` trip point; ``active`` ones start a fan.
+    """
+    trips: list[float] = []
+    for folder in (root / THERMAL).glob("thermal_zone*"):
+        if _type(folder) in CONSTANT_ZONES:
+            continue
+        for kind in folder.glob("trip_point_*_type"):
+            if text_if_there(kind) == "passive":
+                celsius = text_if_there(kind.with_name(kind.name.replace("_type", "_temp")))
+                trips += [int(celsius) / 1e3] if celsius.isdecimal() else []
+    return min((each for each in trips if each > 0), default=math.nan)
 
 
 class Throttling:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from governor.errors import InputError
+from governor.units import Temperature
 
 STARTUP = Path(__file__).parent / "startup"
 VARIABLE = "GOVERNOR_RUN"
@@ -28,6 +29,7 @@ class Options:
     """What is asked of the governor in the program; as :class:`governor.EnergyGovernor` takes it.
 
     Attributes:
+        thermal_limit: by zone.
         record: the run record's path, None: none is written.
         profiles, workload: as of :class:`governor.EnergyGovernor`.
         log_format: ``text`` or ``json``, in which each decision goes to stderr; None: it does not.
@@ -38,6 +40,7 @@ class Options:
     device: str
     policy: str
     trials: int
+    thermal_limit: dict[str, Temperature] | None = None
     record: str | None = None
     profiles: str | bool | None = None
     workload: str = ""

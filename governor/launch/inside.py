@@ -26,6 +26,7 @@ def begin(asked: dict[str, Any]) -> None:
             device=options.device,
             policy=options.policy,
             trials=options.trials,
+            thermal_limit=options.thermal_limit,
             record=options.record,
             profiles=options.profiles,
             workload=options.workload,
