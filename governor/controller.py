@@ -856,6 +856,7 @@ class Controller:
         if self.phase == "fallback":
             self.phase = "hold"
             self.slo_feasible = False
+            self._baseline_holds = False  # nor would the system's own governors fare as then
             self._drift.compare_with(None)
             self.seen.again(now_s)
             return self._decide(now_s, "infeasible", reason)

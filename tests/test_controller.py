@@ -410,6 +410,14 @@ def test_a_cap_that_burns_the_slo_is_waited_out_at_a_fast_point_not_fought():
     assert loop.board.latency_s(loop.controller.target) <= 0.030
 
 
+def test_under_a_cap_that_burns_the_slo_what_the_systems_governors_once_did_counts_for_nothing():
+    loop = governed(slo="30ms").hold()
+    loop.board.heat(cap_hz=300e6)
+    loop.run(4000)
+    assert loop.controller.target is not None
+    assert not any(decision.point is None for decision in loop.decisions)
+
+
 def test_a_knob_that_someone_else_sets_is_set_again_and_the_window_dropped():
     loop = governed().hold()
     board, held = loop.board, loop.controller.target
