@@ -24,8 +24,8 @@ from governor.store import ProfileStore
 
 COMMAND = [sys.executable, "-c", "from governor.cli.main import main; raise SystemExit(main())"]
 COHORT = next(one for one in cohorts() if str(one) == "orin-nano camera")
-RULES = Rules(trials=8, noise=0.0, windows=50)
-SMALL = ["--boards", "12", "--waves", "3", "--trials", "3", "--jobs", "1"]
+RULES = Rules(trials=5, noise=0.0, windows=50)
+SMALL = ["--boards", "8", "--waves", "2", "--trials", "3", "--jobs", "1"]
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_fleet_that_was_killed_goes_on_and_comes_to_the_same(
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([*COMMAND, "fleet", *SMALL, "-o", str(killed)])
     lines = killed / "boards.jsonl"
-    while not lines.exists() or lines.read_bytes().count(b"\n") < 6:
+    while not lines.exists() or lines.read_bytes().count(b"\n") < 4:
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -153,7 +153,7 @@ def test_a_fleet_that_was_killed_goes_on_and_comes_to_the_same(
 def test_a_fleet_shares_a_postgresql_store_as_it_does_a_file(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    arguments = ["fleet", "--boards", "8", "--waves", "2", "--trials", "3"]
+    arguments = ["fleet", "--boards", "4", "--waves", "2", "--trials", "3"]
     assert main([*arguments, "-o", str(tmp_path / "file")]) == 0
     assert main([*arguments, "-o", str(tmp_path / "server"), "--store", postgres.url]) == 0
     assert boards(tmp_path / "server") == boards(tmp_path / "file")

@@ -17,12 +17,12 @@ from governor.devices.emulated import EmulatedBoard
 from governor.devices.replay import ReplayDevice
 from governor.devices.trace import Sweep
 from governor.known import ENERGY_TOLERANCE, energy_change
-from governor.profile import Entry, Profile, StoredTrial
-from governor.roofline.fit import WEAK, Prior
+from governor.profile import Entry, Profile, ProfileKey, StoredTrial
 from governor.search import Search
 from governor.space import OperatingPoint
 from governor.store import ProfileStore
 from governor.trial import Trial
+from policies.background import Background, Donor
 from policies.policy import DEFAULT_POLICY, Problem, load_policy
 
 Known = Literal["nothing", "similar", "same"]
@@ -127,8 +127,8 @@ def govern(task: Task) -> BoardRun:
         profile, similar = store.lookup(cohort.key), store.similar(cohort.key)
     known = [*([Entry(cohort.key, profile)] if profile else []), *similar]
     default = _left_alone(board, cohort.slo_s)
-    alone, _ = site.search(WEAK, None)
-    shared, left = site.search(_prior(member, known), profile)
+    alone, _ = site.search(None, None)
+    shared, left = site.search(_background(cohort.key, known), profile)
     return BoardRun(
         number=member.number,
         wave=member.wave,
@@ -150,8 +150,13 @@ def _left_alone(board: EmulatedBoard, slo_s: float) -> Course:
     return Course(0, 0, energy_j, latency_s, energy_j, latency_s <= slo_s)
 
 
-def _prior(member: Member, known: Sequence[Entry]) -> Prior:
-    return WEAK
+def _background(key: ProfileKey, known: Sequence[Entry]) -> Background | None:
+    """As a governor tells its policy of what the store knows."""
+    donors = tuple(
+        Donor(entry.key.board, entry.key.workload, tuple(one.trial for one in entry.profile.trials))
+        for entry in known
+    )
+    return Background(key.board, key.workload, donors) if donors else None
 
 
 class _Site:
@@ -160,14 +165,18 @@ class _Site:
     def __init__(self, member: Member, sweep: Sweep, rules: Rules) -> None:
         self._member, self._sweep, self._rules = member, sweep, rules
 
-    def search(self, prior: Prior, profile: Profile | None) -> tuple[Course, Profile]:
+    def search(
+        self, background: Background | None, profile: Profile | None
+    ) -> tuple[Course, Profile]:
         """Find the setting to hold: how it went, and what is to be kept of it.
 
-        ``profile``: of the cohort. What it held is tried second, and held if it keeps its
-        promises; if not, the search goes on.
+        Args:
+            background: what is known of other boards and workloads.
+            profile: of the cohort. What it held is tried second, and held if it keeps its
+                promises; if not, the search goes on.
         """
         cohort, space = self._member.cohort, self._sweep.space
-        problem = Problem(space, cohort.slo_s, self._member.seed, prior)
+        problem = Problem(space, cohort.slo_s, self._member.seed, background=background)
         search = Search(problem, load_policy(DEFAULT_POLICY)(problem), self._rules.trials)
         device = _Windows(self._sweep, self._rules.noise, self._member.seed, cohort.period_s)
 
