@@ -74,6 +74,21 @@ def test_whoever_knows_more_is_surer_and_nobody_is_surer_of_the_scales() -> None
     np.testing.assert_array_equal(full.mean[-2:], WEAK.mean[-2:])
 
 
+def test_a_constant_that_was_measured_within_a_wide_interval_is_doubted_more() -> None:
+    def within(share: float) -> Prior:
+        constants = {
+            key: dataclasses.replace(
+                each, status="measured", low=each.value * (1 - share), high=each.value * (1 + share)
+            )
+            if key.startswith(("cpu.core_", "cpu.busy_", "gpu.w_", "energy.base_"))
+            else each
+            for key, each in BOARD.constants.items()
+        }
+        return prior_for(dataclasses.replace(BOARD, constants=constants), SPACE, COMPUTING)
+
+    assert within(0.03).sd.sum() < within(0.9).sd.sum()
+
+
 def test_batch_sizes_and_cores_are_predicted_each_for_itself() -> None:
     space = Space([Knob("cpu_cores", (2.0, 6.0)), Knob("batch_size", (1.0, 4.0, 16.0))])
     prior = prior_for(BOARD, space, network(8e9, 0.3e9, 200))

@@ -64,6 +64,20 @@ def test_counts_stand_beside_published_ones_with_what_any_difference_is(
     assert "its file returns the states too" in out
 
 
+def test_a_module_of_ones_own_is_counted_with_a_shape_or_its_own_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch: ModuleType
+) -> None:
+    (tmp_path / "own_nets.py").write_text(
+        "import torch\n"
+        "def alone(): return torch.nn.Linear(32, 8)\n"
+        "def with_example(): return alone(), torch.zeros(1, 32)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    shaped = predicted(tmp_path, "roofline", "own_nets:alone", "--shape", "32", "--batch", "4")
+    own = predicted(tmp_path, "roofline", "own_nets:with_example", "--batch", "4")
+    assert shaped["batches"][0]["flop"] == own["batches"][0]["flop"] == 2 * 4 * 32 * 8
+
+
 def test_the_tables_fit_a_terminal_of_80_columns() -> None:
     code = "import sys; from governor.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *GIVEN, "--latency-slo", "50ms"]
@@ -175,6 +189,8 @@ def test_a_mode_of_ones_choice_is_the_base_of_the_tuned_one(tmp_path: Path, conf
         ([*GIVEN[1:], "--precision", "fp12"], "precision 'fp12' is unknown"),
         ([*GIVEN[1:], "--batch", "1,x"], "--batch '1,x' is no list of batch sizes"),
         ([*GIVEN[1:], "--batch", "0"], "no list of batch sizes"),
+        ([*GIVEN[1:], "--shape", "3,8,8"], "--shape is that of MODEL's items"),
+        (["my:net", "--shape", "3x8"], "--shape '3x8' is no list of sizes; write it like 3,224"),
         ([*GIVEN[1:], "--latency-slo", "fast"], "--latency-slo 'fast' is not a number"),
         ([*GIVEN[1:], "--plot", "a.gif"], "end it in .png, .svg, .html"),
         ([*GIVEN[1:], "--json", "no/such/folder/a.json"], "cannot be written"),

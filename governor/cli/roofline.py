@@ -54,6 +54,10 @@ def roofline(
         str | None, typer.Option(help="fp32, tf32, fp16 or int8; by default as MODEL has it.")
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N,...", help="Batch sizes.")] = "1",
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="N,...", help="Of an item, where MODEL does not say: 3,224,224."),
+    ] = None,
     training: Annotated[
         bool, typer.Option("--training", help="A training step, not inference.")
     ] = False,
@@ -120,9 +124,11 @@ def roofline(
     named = stack or _stack_of(model)
     slo_s = None if latency_slo is None else parse_duration(latency_slo, "--latency-slo")
     addition = _check_export(export, conf, output)
-    work = _work(model, flop, moved, precision, training=training, stack=named)
+    item = None if shape is None else _whole(shape, "--shape", "sizes", "3,224,224")
+    work = _work(model, flop, moved, precision, item, training=training, stack=named)
     forecasts = [
-        forecast(chosen, named, work.scaled(size), modes, slo_s) for size in _batches(batch)
+        forecast(chosen, named, work.scaled(size), modes, slo_s)
+        for size in dict.fromkeys(_whole(batch, "--batch", "batch sizes", "1,4,16"))
     ]
     console = result_console()
     _print(console, forecasts)
@@ -141,11 +147,12 @@ def _stack_of(model: str | None) -> str:
     return endings.get(Path(model or "").suffix, "pytorch")
 
 
-def _batches(text: str) -> list[int]:
-    sizes = [part.strip() for part in text.split(",")]
-    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise InputError(f"--batch {text!r} is no list of batch sizes; write it like 1,4,16")
-    return [int(size) for size in dict.fromkeys(sizes)]
+def _whole(text: str, option: str, what: str, example: str) -> list[int]:
+    """Whole numbers above 0 as people list them."""
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise InputError(f"{option} {text!r} is no list of {what}; write it like {example}")
+    return [int(number) for number in numbers]
 
 
 def _work(
@@ -153,12 +160,15 @@ def _work(
     flop: float | None,
     moved: float | None,
     precision: str | None,
+    item: Sequence[int] | None,
     *,
     training: bool,
     stack: str,
 ) -> Work:
     """One item's work, counted or as given."""
     if model is None:
+        if item is not None:
+            raise InputError("--shape is that of MODEL's items; give one, or leave it out")
         if flop is None or moved is None:
             raise InputError("give a MODEL, or its counts with --work FLOP and --bytes BYTES")
         from governor.roofline.forecast import given_work
@@ -169,7 +179,12 @@ def _work(
     from governor.roofline.counting import count_work
 
     return count_work(
-        model, batch_size=1, precision=precision, training=training, fused=stack != "pytorch"
+        model,
+        batch_size=1,
+        item_shape=item,
+        precision=precision,
+        training=training,
+        fused=stack != "pytorch",
     )
 
 

@@ -38,7 +38,8 @@ def count_work(
     Args:
         model: a PyTorch module; the path of an ``.onnx`` file or of the ``.json`` that TensorRT's
             engine inspector writes; ``package.module:callable``, where the callable returns a
-            PyTorch module; or the name of a built-in workload.
+            PyTorch module, or a tuple of it and its example input; or the name of a built-in
+            workload.
         example_input: what a PyTorch module is called with: a tensor, or a tuple of its
             arguments. Its values do not matter.
         batch_size: items in a batch; by default the example's, the file's, or 1. With an
@@ -158,7 +159,8 @@ def _module(
             if example_input is None:
                 return name, module, (workload.example(batch_size or 1, shape),)
         else:
-            module = _call(name)
+            module, own = _with_example(_call(name))
+            example_input = own if example_input is None else example_input
     else:
         name, module = type(model).__name__, model
     if not isinstance(module, torch.nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -168,7 +170,8 @@ def _module(
     if example_input is None:
         if shape is None:
             raise InputError(
-                f"{name}: what it takes is unknown; give an example input or the shape of one item"
+                f"{name}: what it takes is unknown; give an example input or the shape of one item "
+                "(--shape 3,224,224), or let the callable return (module, example input)"
             )
         return name, module, (torch.empty((batch_size or 1, *shape)),)
     several = isinstance(example_input, tuple | list)
@@ -203,6 +206,14 @@ def _resized(inputs: tuple[Any, ...], batch_size: int) -> tuple[Any, ...]:
         return value
 
     return tuple(resize(value) for value in inputs)
+
+
+def _with_example(made: Any) -> tuple[Any, Any]:
+    """What a callable returned: the module, and its example input or None."""
+    if not isinstance(made, tuple):
+        return made, None
+    module, *rest = cast("tuple[Any, ...]", made)
+    return module, rest[0] if rest else None
 
 
 def _call(name: str) -> Any:

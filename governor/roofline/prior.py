@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from governor.roofline.board import KINDS, Board
+from governor.roofline.board import KINDS, Board, Constant
 from governor.roofline.board_file import with_constants
 from governor.roofline.boards import load_board
 from governor.roofline.counting import count_work
@@ -187,9 +187,18 @@ def _doubts(board: Board, stack: str) -> Iterator[tuple[Board, Board]]:
         foreign = table.startswith("stacks.") and table != f"stacks.{stack}"
         if foreign or table.startswith("modes.") or name in _CERTAIN:
             continue
-        error = _TRAFFIC_ERROR if name in _TRAFFIC else _ERROR[constant.status]
+        error = _TRAFFIC_ERROR if name in _TRAFFIC else _error(constant)
         if error:
             yield _with(board, key, math.exp(-error)), _with(board, key, math.exp(error))
+
+
+def _error(constant: Constant) -> float:
+    """Relative; of one that was measured within a wide interval, a third of half of that."""
+    value, low, high = constant.value, constant.low, constant.high
+    error = _ERROR[constant.status]
+    if isinstance(value, list) or not value or low is None or high is None:
+        return error
+    return max(error, min((high - low) / 2 / value / 3, _ERROR["assumed"]))
 
 
 def _with(board: Board, key: str, factor: float) -> Board:
