@@ -836,10 +836,13 @@ class Controller:
     def _lower_ceiling(self, now_s: float) -> Decision | None:
         """Where the board throttles at the fastest point of all, search below that."""
         target, read = self._setting.target, self._setting.read
-        if target is None or self._campaign.begun or self.phase != "profile":
+        first = self.phase == "profile" and not self._campaign.begun
+        burnt = self.phase == "fallback" and target == self._campaign.fastest
+        if target is None or not (first or burnt):
             return None
         if not self._ceiling.lower(now_s, target, read or target, self.seen.temperature_c):
             return None
+        self._baseline_holds &= not burnt
         return self._begin_search(now_s, f"the board throttles at {target}: searching below it")
 
     def _rest(self, now_s: float, cause: str) -> Decision:

@@ -410,6 +410,21 @@ def test_a_cap_that_burns_the_slo_is_waited_out_at_a_fast_point_not_fought():
     assert loop.board.latency_s(loop.controller.target) <= 0.030
 
 
+def test_under_a_cap_that_burns_the_slo_it_is_searched_below_the_cap_without_a_rest():
+    loop = governed(slo="45ms").hold()
+    board = loop.board
+    assert loop.controller.target["gpu_hz"] > 500e6
+    board.heat(cap_hz=500e6)
+    assert board.latency_s({**loop.controller.target, "gpu_hz": 500e6}) > 0.045
+    before_s = board.clock.now()
+    assert loop.run(500, until=lambda controller: controller.phase == "fallback")
+    loop.run(2000, until=lambda controller: controller.phase == "profile")
+    assert board.clock.now() - before_s < 10.0
+    loop.hold()
+    assert loop.controller.slo_feasible
+    assert board.latency_s(loop.controller.target) <= 0.045
+
+
 def test_under_a_cap_that_burns_the_slo_what_the_systems_governors_once_did_counts_for_nothing():
     loop = governed(slo="30ms").hold()
     loop.board.heat(cap_hz=300e6)

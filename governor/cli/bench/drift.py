@@ -189,6 +189,7 @@ CASES = (
     Case(name="neighbour, 20 % of GPU", changes=(_neighbour(gpu=0.2),)),
     Case(name="neighbour, 10 GB/s", changes=(_neighbour(memory=10e9),)),
     Case(name="supply sags to 70 %", matters=False, changes=(_supply(0.7),)),
+    Case(name="supply sags to 40 %", slo="50ms", changes=(_supply(0.4),)),
     Case(name="camera, 10 to 15 Hz", slo="60ms", period_s=0.1, changes=(_camera(15.0),)),
     Case(name="camera, 15 to 10 Hz", slo="60ms", period_s=1 / 15, changes=(_camera(10.0),)),
     Case(
