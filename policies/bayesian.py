@@ -147,7 +147,7 @@ class BayesianPolicy:
         is worth the one trial that at the worst misses the SLO.
         """
         space = self.problem.space
-        if BATCH_SIZE not in space.names or self._profiling or not self.problem.objective.energy:
+        if BATCH_SIZE not in space.names or not self.problem.objective.energy:
             return None
         column = space.names.index(BATCH_SIZE)
         largest = int(self._levels[tried, column].max())
