@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from governor.exporter import MetricsConfig
     from governor.governor import EnergyGovernor
     from governor.instrument.stream import Stream
+    from governor.objective import Objective
     from governor.pace import Pace
+    from governor.schedule import Battery, Tariff
     from governor.space import Knob, OperatingPoint, Space
     from governor.status import Status
     from governor.streams import StreamStatus
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "Battery",
     "Decision",
     "DeviceError",
     "EnergyGovernor",
@@ -37,6 +40,7 @@ __all__ = [
     "MetricsConfig",
     "MissingExtraError",
     "NoDeviceError",
+    "Objective",
     "OperatingPoint",
     "Pace",
     "PolicyError",
@@ -45,15 +49,18 @@ __all__ = [
     "Status",
     "Stream",
     "StreamStatus",
+    "Tariff",
     "Trial",
     "__version__",
 ]
 
 _HOMES = {
+    "Battery": "governor.schedule",
     "Decision": "governor.decision",
     "EnergyGovernor": "governor.governor",
     "Knob": "governor.space",
     "MetricsConfig": "governor.exporter",
+    "Objective": "governor.objective",
     "OperatingPoint": "governor.space",
     "Pace": "governor.pace",
     "Space": "governor.space",
@@ -61,6 +68,7 @@ _HOMES = {
     "Status": "governor.status",
     "Stream": "governor.instrument.stream",
     "StreamStatus": "governor.streams",
+    "Tariff": "governor.schedule",
     "Trial": "governor.trial",
 }
 """Loaded when they are first used (PEP 562), so that the command line starts fast."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from governor.errors import PolicyError
 from governor.known import Known
+from governor.objective import ENERGY, Objective
 from governor.roofline.learnt import learnt
 from governor.search import Search
 from governor.space import OperatingPoint, Space
@@ -25,7 +26,7 @@ class Campaign:
     """A search with what was learnt outside it, too: points since found wanting.
 
     Attributes:
-        fastest: the point to start from, and to go to when nothing else is known.
+        fastest: the point to start from.
         known: what was found out so far.
         over: nothing more is asked of the policy but its choice.
     """
@@ -36,16 +37,19 @@ class Campaign:
         policy_for: PolicyFactory,
         trials: int,
         seed: int,
+        objective: Objective = ENERGY,
         fastest: OperatingPoint | None = None,
     ) -> None:
         """``fastest``: where that is not the highest setting of ``space``."""
         self.fastest = fastest or space.point(space.fastest)
-        self.known = Known(self.fastest)
+        refuge = space.point(space.slowest) if objective.capped else self.fastest
+        self.known = Known(refuge, objective=objective)
         self.over = False
         self._space = space
         self._policy_for = policy_for
         self._trials = trials
         self._seed = seed
+        self._objective = objective
         self._rounds = 0
         self._search: Search | None = None
 
@@ -61,7 +65,8 @@ class Campaign:
             earlier: trials of another workload on this board: what they teach of it is used.
         """
         self.known.slo_s = slo_s
-        problem = Problem(self._space, slo_s, self._seed, learnt(self._space, earlier))
+        prior = learnt(self._space, earlier)
+        problem = Problem(self._space, slo_s, self._seed, prior, self._objective)
         self._search = Search(problem, self._policy_for(problem), self._trials)
         self._search.next()
 
@@ -103,7 +108,8 @@ class Campaign:
             NotReady: the policy is still thinking.
         """
         if self._rounds >= MOST_ROUNDS or self._search is None:
-            return Proposal(point=self.fastest, reason="no choice passed its second window")
+            point = self.known.last_resort()
+            return Proposal(point=point, reason="no choice passed its second window")
         try:
             choice = self._search.choose()
         except PolicyError as error:

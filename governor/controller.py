@@ -26,6 +26,7 @@ from governor.drift import DriftWatch
 from governor.errors import InputError, PolicyError
 from governor.heat import LOWER, Heat
 from governor.known import WANTED, contradicts
+from governor.objective import ENERGY, Objective
 from governor.observer import Observer
 from governor.pace import Pace
 from governor.phases import PastPhase, Phases
@@ -34,7 +35,7 @@ from governor.setting import Setting
 from governor.slo import LatencySLO, p_keeps
 from governor.space import FloatArray, Knob, OperatingPoint, Space, named
 from governor.trial import MAIN, Span, Trial
-from governor.units import format_duration, format_knob_name, format_percent
+from governor.units import format_duration, format_knob_name, format_percent, format_power
 from policies.policy import NotReady, PolicyFactory, Proposal
 
 OnDrift = Literal["search", "baseline", "ignore"]
@@ -51,13 +52,14 @@ _NOTHING = Space([Knob("nothing", (1.0,))])
 
 
 class Controller:
-    """Finds and holds the operating point of least energy that keeps the SLO.
+    """Finds and holds the operating point of least cost that keeps the bounds.
 
     Attributes:
         phase: where it stands.
         seen: the inferences and readings so far.
         heat: the temperatures, and what they allow.
-        slo_feasible: None until known.
+        slo_feasible: whether anything keeps the bounds; None until known.
+        objective: what it costs, and how much power it may take.
         phases: what was found out of the workload's earlier phases.
         baseline: the trial taken before anything was touched.
         held: the latest window at the point that is held.
@@ -84,6 +86,7 @@ class Controller:
         on_disturbance: OnDisturbance = "reassert",
         pace: Pace | None = None,
         thermal_limits_c: Mapping[str, float] | None = None,
+        objective: Objective = ENERGY,
     ) -> None:
         """``space`` None: there is nothing to set; it measures, and changes nothing."""
         if trials < 1:
@@ -93,6 +96,7 @@ class Controller:
         if on_disturbance not in ("reassert", "yield"):
             raise InputError(f"on_disturbance must be reassert or yield, got {on_disturbance!r}")
         self.slo = slo
+        self.objective = objective
         self.phase: Phase = "baseline"
         self.slo_feasible: bool | None = None
         self.baseline: Trial | None = None
@@ -117,6 +121,7 @@ class Controller:
         self._setting = Setting(self._ceiling.space)
         self.heat = Heat(thermal_limits_c, info.trip_c)
         self.seen = Observer(slo, info, self._pace, self._setting, self.heat)
+        self.seen.objective = objective
         self._campaign = self._new_campaign()
         self._step: Callable[[float], Decision | None] = self._in_baseline
         self._because = ""
@@ -129,11 +134,19 @@ class Controller:
         self._bounds: dict[str, LatencySLO] = {}
         self._carried: tuple[Trial, ...] = ()
         self._hot_until_s = -math.inf
+        self._aimed: Objective | None = None
 
     @property
     def target(self) -> OperatingPoint | None:
         """What should be set now; None: nothing of ours."""
         return self._setting.target
+
+    @property
+    def _bounds_named(self) -> str:
+        """The bounds, for people."""
+        cap = f"{format_power(self.objective.power_cap_w)}" if self.objective.capped else ""
+        slo = "" if self.slo.unbounded and cap else f"{self.slo}"
+        return " and ".join(filter(None, (slo, cap)))
 
     @property
     def slo_s(self) -> float:
@@ -164,7 +177,7 @@ class Controller:
 
     @property
     def best(self) -> Trial | None:
-        """Of the present search, the trial of least energy that keeps the SLO."""
+        """Of the present search, the trial of least cost that keeps the bounds."""
         return self._campaign.known.best()
 
     # What is seen ------------------------------------------------------------------------
@@ -307,7 +320,11 @@ class Controller:
         self.phase = "baseline"
         return self._set(now_s, "release", reason, None, trial)
 
-    # Another bound -----------------------------------------------------------------------
+    # Another bound or objective ----------------------------------------------------------
+
+    def aim(self, objective: Objective) -> None:
+        """From the next look on, points are judged by another objective."""
+        self._aimed = objective
 
     def bind(self, slo: LatencySLO, stream: str = MAIN) -> None:
         """From the next look on, a stream has another bound.
@@ -331,16 +348,23 @@ class Controller:
 
     def _see_bounds(self, now_s: float) -> Decision | None:
         """What was measured stays true, but what is held may not be best any more, nor allowed."""
-        if not self._bounds or self.frozen:
+        if not (self._bounds or self._aimed) or self.frozen:
             return None
         self._remember()
+        told: list[str] = []
+        if self._aimed is not None:
+            told.append(f"the objective is now {self._aimed}")
+            self.objective = self.seen.objective = self._aimed
+            self._aimed = None
         bounds, self._bounds = self._bounds, {}
         trials = self._campaign.known.trials
         judgeable = self.seen.bind(bounds, trials[0] if trials else None)
         self.slo = self.seen.streams[MAIN].slo
-        what = "the bound is now " + ", ".join(
-            f"{slo}" if stream == MAIN else f"{slo} for {stream}" for stream, slo in bounds.items()
-        )
+        told += [
+            f"the bound is now {slo}" + ("" if stream == MAIN else f" for {stream}")
+            for stream, slo in bounds.items()
+        ]
+        what = ", ".join(told)
         if not self._campaign.begun or self.phase == "baseline":
             return self._decide(now_s, "bound", what)
         if not judgeable:
@@ -362,7 +386,7 @@ class Controller:
             fastest = Proposal(point=self._campaign.fastest, reason="nothing keeps it")
             return self._verify(now_s, fastest, because, None)
         past = self._recognise(anchor)
-        if past is not None and past.bound_by(self.slo_s):
+        if past is not None and past.bound_by(self.slo_s, self.objective):
             return self._verify_again(now_s, past, because, None)
         held = self.held if self.phase == "hold" else None
         self.phase = "search"
@@ -376,7 +400,7 @@ class Controller:
         settled, trials = self._settled, self._campaign.known.trials
         if settled is None or settled.point is None or not trials:
             return None
-        return PastPhase(self.slo_s, trials, settled)
+        return PastPhase(self.slo_s, trials, settled, self.objective)
 
     def _remember(self) -> None:
         """The search that led to what was held is over: should its phase come back, it is known."""
@@ -385,7 +409,7 @@ class Controller:
         self._settled = self._recalled = None
 
     def _recognise(self, anchor: Trial) -> PastPhase | None:
-        past = self.phases.recognise(anchor, self.slo_s)
+        past = self.phases.recognise(anchor, self.slo_s, self.objective)
         return past if past and past.chosen.point in self._ceiling.space else None
 
     def _verify_again(
@@ -401,9 +425,9 @@ class Controller:
     # Profile and search ------------------------------------------------------------------
 
     def _new_campaign(self) -> Campaign:
-        space = self._ceiling.space
+        space, objective = self._ceiling.space, self.objective
         fastest = self.heat.tried.quickest(space) if self._ceiling.capped else None
-        return Campaign(space, self._policy_for, self._trial_budget, self._seed, fastest)
+        return Campaign(space, self._policy_for, self._trial_budget, self._seed, objective, fastest)
 
     def _begin_search(self, now_s: float, because: str, trial: Trial | None = None) -> Decision:
         """A new search starts with the fastest point there is."""
@@ -455,7 +479,9 @@ class Controller:
         violating = self.seen.violation(or_hung=True) if self._campaign.begun else None
         if violating is not None:
             self._campaign.known.reject(violating.point)
-            return self._learn(now_s, violating, "plainly violates the SLO")
+            slow = p_keeps(violating, self.slo_s) < 0.5
+            what = "plainly violates the SLO" if slow else "plainly exceeds the power cap"
+            return self._learn(now_s, violating, what)
         if (dropped := self._drop_if_unusable(now_s)) is not None:
             return dropped
         trial = self.seen.verdict(self._campaign.known.best())
@@ -479,7 +505,7 @@ class Controller:
         self._note(trial)
         if not self.slo_feasible:
             return self._settle_for(now_s, trial, because)
-        if past is not None and past.bound_by(self.slo_s):
+        if past is not None and past.bound_by(self.slo_s, self.objective):
             return self._verify_again(now_s, past, because, trial)
         return self._proceed(now_s, because, trial)
 
@@ -522,7 +548,7 @@ class Controller:
             return self._set(now_s, "wait", thinking, known.safest_point(), trial)
 
     def _waiting(self, now_s: float) -> Decision | None:
-        if self.seen.streams.burning:
+        if self.seen.streams.burning and self._refuge_known:
             return self._fall_back(now_s)
         try:
             return self._advance(now_s, self._because, None)
@@ -542,7 +568,8 @@ class Controller:
             because += f"; {error}"
         if proposal is not None and (cooler := self._too_hot_to_try(now_s, proposal, because)):
             return cooler
-        if proposal is not None and self._risky(proposal) and self.seen.streams.overspent:
+        overspent = self.seen.streams.overspent and self._refuge_known
+        if proposal is not None and self._risky(proposal) and overspent:
             return self._recover(now_s, proposal, because, trial)
         if proposal is not None:
             return self._try(now_s, proposal, because, trial)
@@ -556,6 +583,11 @@ class Controller:
         self._drops = 0
         reason = f"{because}; verifying {choice.point}: {choice.reason}"
         return self._set_expecting(now_s, "verify", reason, choice, trial)
+
+    @property
+    def _refuge_known(self) -> bool:
+        """Whether some point keeps the SLO: under a power cap one must be found first."""
+        return not self.objective.capped or self._campaign.known.best() is not None
 
     def _risky(self, proposal: Proposal) -> bool:
         return proposal.p_safe is None or proposal.p_safe < SURE
@@ -594,13 +626,16 @@ class Controller:
         past, self._recalled = self._recalled, None
         if past is not None and contradicts(trial, past.chosen):
             return self._mistaken(now_s, trial)
-        probability = p_keeps(trial, self.slo_s)
-        if probability >= WANTED or trial.point == self._campaign.fastest:
+        known = self._campaign.known
+        probability = known.p_keeps(trial)
+        if probability >= WANTED or trial.point == known.last_resort():
             self.slo_feasible = probability >= HOPELESS
             return self._settle_for(now_s, trial, f"verified: {figures(trial)}")
         self._note(trial)
         self._campaign.reject_choice(trial)
-        because = f"not verified: keeps the SLO with {format_percent(probability)} only"
+        because = (
+            f"not verified: keeps {self._bounds_named} with {format_percent(probability)} only"
+        )
         return self._proceed(now_s, because, trial)
 
     def _mistaken(self, now_s: float, trial: Trial) -> Decision:
@@ -631,7 +666,8 @@ class Controller:
         self.seen.again(now_s)
         if self.slo_feasible:
             return self._decide(now_s, "hold", because, trial)
-        because += f"; nothing keeps {self.slo}: holding the fastest point"
+        what = "the fastest point" if trial.point == self._campaign.fastest else named(trial.point)
+        because += f"; nothing keeps {self._bounds_named}: holding {what}"
         return self._decide(now_s, "infeasible", because, trial)
 
     def _better_baseline(self, trial: Trial) -> Trial | None:
@@ -641,11 +677,11 @@ class Controller:
             return None
         if not self._ceiling.allows(baseline.power_w) or self.heat.too_hot(baseline.power_w):
             return None
-        if p_keeps(baseline, self.slo_s) < WANTED:
+        known, cost, error = self._campaign.known, self.objective.cost, self.objective.cost_error
+        if known.p_keeps(baseline) < WANTED:
             return None
-        error_j = math.hypot(trial.energy_se_j, baseline.energy_se_j)
-        cheaper = trial.energy_j < baseline.energy_j - error_j
-        return None if cheaper and p_keeps(trial, self.slo_s) >= WANTED else baseline
+        cheaper = cost(trial) < cost(baseline) - math.hypot(error(trial), error(baseline))
+        return None if cheaper and known.p_keeps(trial) >= WANTED else baseline
 
     def _hold_defaults(self, now_s: float, trial: Trial, baseline: Trial) -> Decision:
         """Hands off, but go on watching."""
@@ -655,15 +691,18 @@ class Controller:
         self._drops = 0
         self.held = baseline
         self._drift.compare_with(baseline)
+        no_better = "saves nothing" if self.objective.energy else "is no faster"
         reason = (
-            f"the system's own governors keep {self.slo} with {figures(baseline)}, and the best "
-            f"setting found saves nothing: {figures(trial)}; holding theirs"
+            f"the system's own governors keep {self._bounds_named} with {figures(baseline)}, "
+            f"and the best setting found {no_better}: {figures(trial)}; holding theirs"
         )
         return self._set(now_s, "hold", reason, None, trial)
 
     def _holding(self, now_s: float) -> Decision | None:
         if self.slo_feasible and self.seen.streams.burning:
             return self._fall_back(now_s)
+        if self.slo_feasible and self.seen.over_cap() is not None:
+            return self._fall_back(now_s, "the power cap is exceeded")
         if self._due(now_s):
             return self._begin_search(now_s, "trying again")
         if cause := self.seen.unusable():
@@ -676,8 +715,8 @@ class Controller:
             self._rests = 0
         self.held = trial
         self.seen.again(now_s)
-        if not self.slo_feasible and p_keeps(trial, self.slo_s) >= WANTED:
-            return self._drifted(now_s, trial, "the SLO can be kept again")
+        if not self.slo_feasible and self._campaign.known.p_keeps(trial) >= WANTED:
+            return self._drifted(now_s, trial, f"{self._bounds_named} can be kept again")
         what = self._drift.look(trial)
         return self._drifted(now_s, trial, what) if what else None
 
@@ -707,8 +746,8 @@ class Controller:
 
     # Fallback ----------------------------------------------------------------------------
 
-    def _fall_back(self, now_s: float) -> Decision:
-        """The budget burns: to the fastest point known to be safe, and look again there."""
+    def _fall_back(self, now_s: float, why: str = "the SLO's budget burns") -> Decision:
+        """To the point known to be safest, and look again there."""
         self.fallbacks += 1
         evidence = self.seen.so_far()
         if evidence is not None and evidence.point is not None:
@@ -719,7 +758,7 @@ class Controller:
         self.phase = "fallback"
         self._drops = 0
         point = known.safest_point()
-        reason = f"the SLO's budget burns at {named(self.target)}; falling back to {point}"
+        reason = f"{why} at {named(self.target)}; falling back to {point}"
         return self._set(now_s, "fallback", reason, point, evidence)
 
     def _in_fallback(self, now_s: float) -> Decision | None:
@@ -742,13 +781,17 @@ class Controller:
         return self._learn(now_s, trial, "the workload has changed")
 
     def _still_violating(self, now_s: float, trial: Trial) -> Decision:
-        fastest = self._campaign.fastest
-        if trial.point == fastest:
+        known = self._campaign.known
+        if self.objective.capped:
+            known.add(trial)  # it may be the cap that is not kept here
+        point = known.last_resort()
+        if trial.point == point:
             self.slo_feasible = False
-            return self._hold(now_s, trial, f"even the fastest point: {figures(trial)}")
-        self._campaign.known.reject(trial.point)
-        reason = f"{trial.point} is not safe either; falling back to {fastest}"
-        return self._set(now_s, "fallback", reason, fastest, trial)
+            which = "safest" if self.objective.capped else "fastest"
+            return self._hold(now_s, trial, f"even the {which} point: {figures(trial)}")
+        known.reject(trial.point)
+        reason = f"{trial.point} is not safe either; falling back to {point}"
+        return self._set(now_s, "fallback", reason, point, trial)
 
     def _resume(self, now_s: float, trial: Trial) -> Decision:
         """The workload is as before: the search goes on with what was learnt."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from governor.devices.device import DeviceInfo
 from governor.errors import GovernorError
 from governor.known import contradicts
+from governor.objective import ENERGY
 from governor.phases import PastPhase
 from governor.profile import (
     EMULATED,
@@ -109,8 +110,8 @@ class Experience:
 
     def keep(self, found: PastPhase | None) -> None:
         """A search came to an end; what it found is new, or is what was known before."""
-        if found is None or found == self._latest:
-            return
+        if found is None or found == self._latest or found.objective != ENERGY:
+            return  # what is stored is the choice of least energy
         latest = {trial.point: trial for trial in (*found.trials, found.chosen)}
         stored = [StoredTrial.of(trial) for trial in latest.values()]
         if stored[0] is None or StoredTrial.of(found.chosen) is None:

@@ -9,6 +9,8 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
+from datetime import time as midnight
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -20,6 +22,7 @@ from governor.devices.device import (
     Device,
     DeviceInfo,
     MonotonicClock,
+    Sample,
     ShadowDevice,
     include_named,
 )
@@ -29,15 +32,17 @@ from governor.instrument.automatic import Automatic, Instrument, parse_instrumen
 from governor.instrument.explicit import SpanRecorder
 from governor.instrument.stream import Stream
 from governor.meter import STALE
+from governor.objective import Objective
 from governor.pace import Pace
 from governor.roofline.work import Work
 from governor.runtime import Runtime
+from governor.schedule import Follower, Moment, Schedule, parse_objective
 from governor.search_worker import SearchWorker
 from governor.slo import LatencySLO
 from governor.space import Knob, OperatingPoint, Space
 from governor.status import Status
 from governor.streams import Resolution
-from governor.trial import MAIN, Trial
+from governor.trial import MAIN, Span, Trial
 from governor.units import (
     Duration,
     ThermalLimit,
@@ -96,6 +101,8 @@ class EnergyGovernor(Stream):
         self,
         latency_slo: Duration,
         *,
+        objective: str | Objective | Schedule = "energy",
+        power_cap: str | float | None = None,
         percentile: float = 0.95,
         device: str | Device = "auto",
         policy: str | Policy | PolicyFactory = DEFAULT_POLICY,
@@ -121,7 +128,12 @@ class EnergyGovernor(Stream):
         """
         Args:
             latency_slo: of one inference, ``"50ms"``, ``0.05`` s, ``"20fps"``, a timedelta,
-                or ``"1.3x"`` the latency at the fastest setting.
+                ``"1.3x"`` the latency at the fastest setting, or ``"none"``.
+            objective: what is to be small: ``"energy"``, ``"latency"``, their product ``"edp"``;
+                or a :class:`Battery` or :class:`Tariff`, also as ``"20Wh until 18:00"`` and
+                ``"prices.csv"``.
+            power_cap: the most that the board may take on average, ``"10W"`` or 10.0 W. Every
+                search begins at the fastest setting, whatever power that takes.
             percentile: the share of inferences that must keep it.
             device: ``"auto"``, ``"emulated:agx-orin"``, ``"emulated:agx-orin/yolov8n"``, or
                 a device object; that one is released but not closed.
@@ -167,6 +179,7 @@ class EnergyGovernor(Stream):
             NoDeviceError: nothing to govern here, and ``required``.
         """
         slo = LatencySLO.parse(latency_slo, percentile)
+        aim = _aim(objective, power_cap)
         if name and not _NAME.fullmatch(name):
             raise InputError(
                 f"a governor's name is up to 64 letters, digits, '.', '-' and '_', got {name!r}"
@@ -188,6 +201,9 @@ class EnergyGovernor(Stream):
         self._info = self._device.info if self._device is not None else _UNKNOWN
         clock = self._device.clock if self._device is not None else MonotonicClock()
         space = None if self._device is None else _allowed(self._device, limits, sizes)
+        self._clock = clock
+        self._spent_j: Callable[[], float] = lambda: 0.0
+        self._follower: Follower | None = None
         policy_for = self._policy_for(policy, in_process=clock.virtual or space is None)
         policy_for = self._seeded(policy_for, space, model, board)
         self._experience: Experience | None = None
@@ -210,7 +226,9 @@ class EnergyGovernor(Stream):
             on_disturbance=on_disturbance,
             pace=pace,
             thermal_limits_c=limits_c,
+            objective=self._follow(aim),
         )
+        self._spent_j = lambda: self._controller.seen.meter.total_j
         recorder = SpanRecorder(
             time.perf_counter if isinstance(clock, MonotonicClock) else clock.now,
             items=(lambda: self.batch_size) if sizes else (lambda: 1),
@@ -218,7 +236,6 @@ class EnergyGovernor(Stream):
             stretch=self._stretch if isinstance(self._device, ShadowDevice) else None,
             on_span=self._after_span if clock.virtual else None,
         )
-        self._clock = clock
         self._record = None
         if record is not None:
             from governor.records.recorder import Recorder  # only who records pays for it
@@ -238,10 +255,39 @@ class EnergyGovernor(Stream):
             recorder,
             batch_size=sizes[0] if sizes else 1,
             on_decision=self._report,
-            on_look=None if self._record is None else self._record.look,
+            on_look=self._look,
         )
         self._guard = ExitGuard(self._end)
         self._state = "new"
+
+    def _follow(self, aim: Objective | Schedule) -> Objective:
+        """From now on ``aim``; returns what that is at present."""
+        if isinstance(aim, Objective):
+            self._follower = None
+            return aim
+        self._follower = Follower(aim, self._moment)
+        return self._follower.objective
+
+    def _moment(self) -> Moment:
+        now = datetime.now()
+        if self._clock.virtual:
+            now = datetime.combine(now.date(), midnight()) + timedelta(seconds=self._clock.now())
+        return Moment(now, self._spent_j())
+
+    def _look(self, now_s: float, spans: Sequence[Span], sample: Sample | None) -> None:
+        """Before the controller is shown what happened."""
+        if self._record is not None:
+            self._record.look(now_s, spans, sample)
+        if self._follower is None:
+            return
+        try:
+            objective = self._follower.look(now_s)
+        except Exception as error:  # a file or a callable of the user's
+            logger.warning("what the objective is now cannot be told: %s", error)
+            return
+        if objective is not None:
+            with self._runtime.lock:
+                self._controller.aim(objective)
 
     def _policy_for(self, policy: str | Policy | PolicyFactory, in_process: bool) -> PolicyFactory:
         if isinstance(policy, str):
@@ -445,6 +491,25 @@ class EnergyGovernor(Stream):
             percentile = self._controller.slo_of(stream).percentile
         return LatencySLO.parse(latency_slo, percentile)
 
+    @property
+    def objective(self) -> Objective:
+        """What is to be small now, and how much power is allowed for it."""
+        return self._controller.objective
+
+    def set_objective(
+        self, objective: str | Objective | Schedule, power_cap: str | float | None = None
+    ) -> None:
+        """Another objective from now on, as to the constructor; from any thread, at any time.
+
+        What was measured stays true: the best point is found from it with few trials or none.
+
+        Raises:
+            InputError: an argument cannot be used. Nothing changed.
+        """
+        aim = _aim(objective, power_cap)
+        with self._runtime.lock:
+            self._controller.aim(self._follow(aim))
+
     def set_resolution(self, stream: str, resolution: Resolution) -> None:
         """A stream's latencies are read off a histogram, which tells them to a bucket only.
 
@@ -582,7 +647,9 @@ class EnergyGovernor(Stream):
         """Log a decision, tell the callback, and let the search worker rest when it can."""
         level = _LEVELS.get(decision.kind, logging.INFO)
         saving = self._controller.saving
-        saved = f"; {format_percent(saving)} less than the baseline" if saving else ""
+        saved = (
+            f"; {format_percent(saving)} less than the baseline" if saving and saving > 0 else ""
+        )
         logger.log(
             level,
             "%s: %s%s",
@@ -653,6 +720,18 @@ def _open(device: str | Device, required: bool) -> Device | None:
             raise
         logger.warning("%s; measuring only", error)
         return None
+
+
+def _aim(
+    objective: str | Objective | Schedule, power_cap: str | float | None
+) -> Objective | Schedule:
+    if isinstance(objective, str):
+        return parse_objective(objective, power_cap)
+    if power_cap is not None:
+        raise InputError("a power cap goes with an objective's name; an object has its own")
+    if not callable(getattr(objective, "objective", None)) and not isinstance(objective, Objective):
+        raise InputError(f'objective {objective!r} is none; write it like "energy" or "edp"')
+    return objective
 
 
 def _path(record: str | os.PathLike[str]) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from governor.slo import p_keeps
+from governor.objective import ENERGY, Objective
 from governor.space import OperatingPoint
 from governor.trial import Trial
 
 WANTED = 0.8
-"""The probability of keeping the SLO that a point needs to be called safe, or to be held."""
+"""The probability of keeping the bounds that a point needs to be called safe, or to be held."""
 LATENCY_TOLERANCE = 0.02
 ENERGY_TOLERANCE = 0.04
 """Relative changes under these are no change: the optimum is flat, and boards warm up."""
@@ -19,13 +19,17 @@ class Known:
     """Trials, and points since found wanting.
 
     Attributes:
-        fastest: the point to go to when nothing else is known.
+        refuge: the point to go to when nothing else is known: the fastest, or under a power cap
+            that of least power.
         slo_s: the bound in seconds.
     """
 
-    def __init__(self, fastest: OperatingPoint, slo_s: float = math.inf) -> None:
-        self.fastest = fastest
+    def __init__(
+        self, refuge: OperatingPoint, slo_s: float = math.inf, objective: Objective = ENERGY
+    ) -> None:
+        self.refuge = refuge
         self.slo_s = slo_s
+        self._objective = objective
         self._trials: list[Trial] = []
         self._rejected: set[OperatingPoint | None] = set()
 
@@ -39,11 +43,11 @@ class Known:
         self._trials.append(trial)
 
     def reject(self, point: OperatingPoint | None) -> None:
-        """This point did not keep what it promised; the fastest one is never rejected.
+        """This point did not keep what it promised; the refuge is never rejected.
 
         None: the system's own governors did not.
         """
-        if point != self.fastest:
+        if point != self.refuge:
             self._rejected.add(point)
 
     def rejected(self, point: OperatingPoint | None) -> bool:
@@ -51,31 +55,50 @@ class Known:
         return point in self._rejected
 
     def keeps(self, trial: Trial) -> bool:
-        """Whether the trial rather kept the SLO than not."""
-        return trial.clean and p_keeps(trial, self.slo_s) >= 0.5
+        """Whether the trial rather kept the bounds than not."""
+        return trial.clean and self.p_keeps(trial) >= 0.5
+
+    def p_keeps(self, trial: Trial) -> float:
+        """The probability that the trial kept the bounds."""
+        return self._objective.p_keeps(trial, self.slo_s)
 
     def _safe(self) -> list[Trial]:
         return [
             trial
             for trial in self._trials
-            if trial.point not in self._rejected and p_keeps(trial, self.slo_s) >= WANTED
+            if trial.point not in self._rejected and self.p_keeps(trial) >= WANTED
         ]
 
+    def _within_cap(self) -> list[Trial]:
+        """Of a power cap and an SLO that are not kept together, the cap is the harder one."""
+        if not self._objective.capped:
+            return []
+        latest = {trial.point: trial for trial in self._trials}
+        return [one for one in latest.values() if self._objective.p_keeps_cap(one) >= WANTED]
+
     def best(self) -> Trial | None:
-        """Of the safe trials the one of least energy."""
-        return min(self._safe(), key=lambda trial: trial.energy_j, default=None)
+        """Of the safe trials the one of least cost."""
+        return min(self._safe(), key=self._objective.cost, default=None)
 
     def best_point(self) -> OperatingPoint:
-        """The safe point of least energy, the fastest where none is safe."""
+        """The safe point of least cost; where none is safe, the one to fall back to."""
         best = self.best()
-        return best.point if best is not None and best.point is not None else self.fastest
+        return best.point if best is not None and best.point is not None else self.last_resort()
 
     def safest_point(self) -> OperatingPoint:
-        """The quickest of the safe points."""
-        quickest = min(self._safe(), key=lambda trial: trial.latency_s, default=None)
-        if quickest is None or quickest.point is None:
-            return self.fastest
-        return quickest.point
+        """Of the safe points the one farthest from the bounds."""
+        return self._farthest(self._safe()) or self.last_resort()
+
+    def last_resort(self) -> OperatingPoint:
+        """Where to go when no point is safe."""
+        return self._farthest(self._within_cap()) or self.refuge
+
+    def _farthest(self, trials: list[Trial]) -> OperatingPoint | None:
+        farthest = min(trials, key=self._strain, default=None)
+        return None if farthest is None else farthest.point
+
+    def _strain(self, trial: Trial) -> float:
+        return self._objective.strain(trial, self.slo_s)
 
     def changed(self, trial: Trial) -> bool:
         """Whether the same point once gave figures that this trial plainly contradicts."""

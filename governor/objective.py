@@ -18,6 +18,8 @@ from governor.space import FloatArray
 from governor.trial import Trial
 from governor.units import format_power, parse_power
 
+_NO_ENERGY_J = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
@@ -73,9 +75,10 @@ class Objective:
 
     def cost_error(self, trial: Trial) -> float:
         """One standard error of :meth:`cost`, in its unit."""
-        energy = self.energy * trial.energy_se_j / trial.energy_j
-        latency = self.latency * trial.latency_se_s / trial.latency_s
-        return self.cost(trial) * math.hypot(energy, latency)
+        energy_j, latency_s = max(trial.energy_j, _NO_ENERGY_J), trial.latency_s
+        by_energy = self.energy * energy_j ** (self.energy - 1.0) * latency_s**self.latency
+        by_latency = self.latency * latency_s ** (self.latency - 1.0) * energy_j**self.energy
+        return math.hypot(by_energy * trial.energy_se_j, by_latency * trial.latency_se_s)
 
     def costs(self, energy_j: FloatArray, latency_s: FloatArray) -> FloatArray:
         """The cost of ``n`` settings from J an item and s, both of shape ``(n,)``."""
@@ -97,7 +100,7 @@ class Objective:
         """
         if not self.capped:
             return 1.0
-        error_w = trial.power_w * trial.energy_se_j / trial.energy_j
+        error_w = trial.power_w * trial.energy_se_j / max(trial.energy_j, _NO_ENERGY_J)
         if not error_w > 0:  # NaN too
             return float(trial.power_w <= self.power_cap_w)
         return 0.5 * math.erfc((trial.power_w - self.power_cap_w) / error_w / math.sqrt(2.0))

@@ -10,15 +10,16 @@ from governor.devices.device import DeviceInfo, Sample
 from governor.heat import Heat
 from governor.latencies import Latencies
 from governor.meter import STALE, Meter
+from governor.objective import ENERGY, Objective
 from governor.pace import Pace
 from governor.setting import Setting
-from governor.slo import LatencySLO, p_keeps
+from governor.slo import LatencySLO
 from governor.streams import SeenStreams
 from governor.trial import Span, Trial
 from governor.window import Window
 
 CLEAR = 0.99
-"""The probability at which it is clear that a point keeps the SLO, or that it does not."""
+"""The probability at which it is clear that a point keeps the bounds, or that it does not."""
 PLAINLY = 4.0
 """Standard errors by which a point is plainly dearer than another."""
 DEARER_SHARE = 0.6
@@ -35,6 +36,7 @@ class Observer:
         streams: whose inferences they are, with their bounds.
         latencies: of all inferences since the bound is known, each scaled to it.
         latest: the latest finished window as it was measured, None before the first.
+        objective: what a point is judged by.
         inferences, items, violations: seen so far; violations of each stream's own bound.
     """
 
@@ -50,6 +52,7 @@ class Observer:
         self.streams = SeenStreams(slo, pace.stall_s)
         self.latencies = Latencies(self.slo_s)
         self.latest: Trial | None = None
+        self.objective: Objective = ENERGY
         self.inferences = self.items = self.violations = 0
         self._settle_s = info.settle_s
         self._pace = pace
@@ -161,21 +164,34 @@ class Observer:
         return replace(self.streams.judged(window.trial(self.meter)), too_short=True)
 
     def violation(self, or_hung: bool = False) -> Trial | None:
-        """The window so far, where it is plain that the SLO is not kept."""
+        """The window so far, where it is plain that a bound is not kept."""
         window = self._window
         if window is None or self.throttled:
             return None
         hung = [stream.hung for stream in self.streams if stream.hung is not None]
         if or_hung and hung:
             for span in hung:
-                window.add(span)
+                window.add_unfinished(span)
         elif not any(
             window.plainly_violates(stream.slo_s, stream.guard.effect, stream.name)
             for stream in self.streams
         ):
-            return None
+            return self.over_cap()
         trial = self.so_far()
         return None if trial is None else self._finish(trial)
+
+    def over_cap(self) -> Trial | None:
+        """The window so far, where it plainly takes more power than is allowed."""
+        window = self._window
+        if window is None or not self.objective.capped:
+            return None
+        if window.duration_s < DEARER_SHARE * self._shortest_s:
+            return None
+        trial = self.so_far()
+        if trial is None or not trial.energy_se_j < STALE * trial.energy_j:  # NaN too
+            return None
+        plain = self.objective.p_keeps_cap(trial) < 1.0 - CLEAR
+        return self._finish(trial) if plain else None
 
     def unusable(self) -> str:
         """Why the window is to be thrown away, empty: it is not."""
@@ -199,7 +215,7 @@ class Observer:
     def verdict(self, best: Trial | None) -> Trial | None:
         """The finished window in a search.
 
-        It must be clear, too, whether the point keeps the SLO, unless it is plainly dearer
+        It must be clear, too, whether the point keeps the bounds, unless it is plainly dearer
         than the best one.
         """
         return self._finished(self._pace.precision, self._pace.window_max_s, True, best)
@@ -228,7 +244,7 @@ class Observer:
         precise = window.duration_s >= self._shortest_s and error <= precision
         done = precise
         if in_search:
-            done = (precise and self._clear(trial)) or _plainly_dearer(trial, best)
+            done = (precise and self._clear(trial)) or self._plainly_dearer(trial, best)
         if not done and window.duration_s < longest_s:
             return None
         return self._finish(replace(trial, too_short=not precise))
@@ -273,12 +289,11 @@ class Observer:
             self.streams[latency.stream].latest = latency
 
     def _clear(self, trial: Trial) -> bool:
-        probability = p_keeps(trial, self.slo_s)
+        probability = self.objective.p_keeps(trial, self.slo_s)
         return max(probability, 1.0 - probability) >= CLEAR
 
-
-def _plainly_dearer(trial: Trial, best: Trial | None) -> bool:
-    if best is None:
-        return False
-    error_j = math.hypot(trial.energy_se_j, best.energy_se_j)
-    return trial.energy_j - best.energy_j > PLAINLY * error_j
+    def _plainly_dearer(self, trial: Trial, best: Trial | None) -> bool:
+        if best is None:
+            return False
+        cost, error = self.objective.cost, self.objective.cost_error
+        return cost(trial) - cost(best) > PLAINLY * math.hypot(error(trial), error(best))

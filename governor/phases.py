@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from governor.known import LATENCY_TOLERANCE, contradicts, distance
+from governor.objective import ENERGY, Objective
 from governor.trial import Trial
 
 MOST = 16
@@ -20,20 +21,24 @@ class PastPhase:
         slo_s: its bound in seconds.
         trials: what was measured, the fastest point's first.
         chosen: the window that the point it chose was held for.
+        objective: what it was chosen by.
     """
 
     slo_s: float
     trials: tuple[Trial, ...]
     chosen: Trial
+    objective: Objective = ENERGY
 
     @property
     def anchor(self) -> Trial:
         """The trial at the fastest point, which every search starts with."""
         return self.trials[0]
 
-    def bound_by(self, slo_s: float) -> bool:
-        """Whether its search was for this bound, or so close a one that it makes no odds."""
-        return abs(slo_s / self.slo_s - 1.0) < LATENCY_TOLERANCE
+    def bound_by(self, slo_s: float, objective: Objective = ENERGY) -> bool:
+        """Whether its search was for this, or for so close a bound that it makes no odds."""
+        if objective != self.objective:
+            return False
+        return slo_s == self.slo_s or abs(slo_s / self.slo_s - 1.0) < LATENCY_TOLERANCE
 
 
 class Phases:
@@ -51,8 +56,8 @@ class Phases:
 
     def remember(self, phase: PastPhase) -> None:
         """Keep it; what was known of the same phase under the same bound is replaced."""
-        same = self.recognise(phase.anchor, phase.slo_s)
-        if same is not None and same.bound_by(phase.slo_s):
+        same = self.recognise(phase.anchor, phase.slo_s, phase.objective)
+        if same is not None and same.bound_by(phase.slo_s, phase.objective):
             self._phases.remove(same)
         self._phases.append(phase)
 
@@ -61,10 +66,12 @@ class Phases:
         """The one that ended last."""
         return self._phases[-1] if self._phases else None
 
-    def recognise(self, anchor: Trial, slo_s: float) -> PastPhase | None:
+    def recognise(
+        self, anchor: Trial, slo_s: float, objective: Objective = ENERGY
+    ) -> PastPhase | None:
         """The phase that gave these figures at the fastest point; None: no such is known.
 
-        Of several the one that was searched for this bound, then the likest.
+        Of several the one that was searched for this bound and objective, then the likest.
         """
         alike = [
             phase
@@ -73,6 +80,9 @@ class Phases:
         ]
         return min(
             alike,
-            key=lambda phase: (not phase.bound_by(slo_s), distance(anchor, phase.anchor)),
+            key=lambda phase: (
+                not phase.bound_by(slo_s, objective),
+                distance(anchor, phase.anchor),
+            ),
             default=None,
         )

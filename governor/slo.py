@@ -53,7 +53,7 @@ class LatencySLO:
 
     @classmethod
     def parse(cls, latency: Duration, percentile: float = 0.95) -> LatencySLO:
-        """From ``"50ms"``, ``0.05``, ``"20fps"``, a ``timedelta`` or ``"1.3x"``.
+        """From ``"50ms"``, ``0.05``, ``"20fps"``, a ``timedelta``, ``"1.3x"`` or ``"none"``.
 
         >>> str(LatencySLO.parse("50ms"))
         'p95 <= 50 ms'
@@ -61,11 +61,18 @@ class LatencySLO:
         return cls(parse_bound(latency), percentile)
 
     @property
+    def unbounded(self) -> bool:
+        """Whether any latency will do."""
+        return math.isinf(self.bound.value)
+
+    @property
     def budget(self) -> float:
         """The share of inferences that may miss the bound."""
         return 1.0 - self.percentile
 
     def __str__(self) -> str:
+        if self.unbounded:
+            return "any latency"
         return f"p{100 * self.percentile:g} <= {self.bound}"
 
 

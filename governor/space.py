@@ -192,6 +192,11 @@ class Space:
             best = best[np.argsort(self.settings[best, self.names.index("batch_size")])]
         return int(best[0])
 
+    @cached_property
+    def slowest(self) -> int:
+        """The row of the smallest product of normalised knobs, batch size and all."""
+        return int(np.argmin(np.log(self.normalised).sum(axis=1)))
+
     def limited(self, limits: Mapping[str, tuple[float | None, float | None]]) -> Space:
         """The part within ``limits``: ``{"gpu_hz": (low, high)}``, ends included, None: open.
 

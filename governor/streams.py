@@ -238,7 +238,7 @@ class SeenStreams:
             stream = self._streams[latency.stream]
             stream.slo_s = stream.slo.bound.seconds(latency.latency_s)
         for stream in self:
-            stream.met = stream.met and not math.isinf(stream.slo_s)
+            stream.met = stream.met and (math.isfinite(stream.slo_s) or stream.slo.unbounded)
 
     def judged(self, trial: Trial) -> Trial:
         """The trial, its latency made to speak for all of its streams (see :class:`Trial`)."""

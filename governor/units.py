@@ -17,9 +17,19 @@ from governor.errors import InputError
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?"
 _QUANTITY = re.compile(rf"\s*([+-]?){_NUMBER}\s*([A-Za-zµμ%/]*)\s*\Z")
 
-_TIME_UNITS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "min": 60.0}
+_TIME_UNITS = {
+    "s": 1.0,
+    "sec": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "min": 60.0,
+    "h": 3600.0,
+}
 _RATE_UNITS = {"fps": 1.0, "hz": 1.0, "/s": 1.0}
 _FREQUENCY_UNITS = {"hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
+_ENERGY_UNITS = {"j": 1.0, "kj": 1e3, "wh": 3600.0, "mwh": 3.6, "kwh": 3.6e6}
 _POWER_UNITS = {"w": 1.0, "mw": 1e-3, "kw": 1e3}
 _TEMPERATURE = re.compile(rf"\s*([+-]?{_NUMBER})\s*(?:°\s*)?([A-Za-z]*)\s*\Z")
 COLDEST_C, WARMEST_C = -60.0, 150.0
@@ -120,6 +130,21 @@ def _parse_scaled(
             raise InputError(f"{what} {value!r} {problem}; write it like {example}")
         return _positive(number, what, value, example)
     return _positive(float(value), what, value, example)
+
+
+def parse_energy(value: str | float, what: str = "energy") -> float:
+    """Joules from ``"20Wh"``, ``"72kJ"`` or ``72000.0``.
+
+    Raises:
+        InputError: not positive and finite, or a unit that is not known.
+
+    >>> parse_energy("20Wh")
+    72000.0
+    """
+    example = '"20Wh" or "72kJ"'
+    if isinstance(value, bool) or not isinstance(value, str | float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"{what} {value!r} is not an energy; write it like {example}")
+    return _parse_scaled(value, _ENERGY_UNITS, what, example, bare=False)
 
 
 def parse_knob_value(knob: str, value: str | float) -> float:

@@ -91,6 +91,12 @@ class Window:
         self._by_stream.setdefault(stream, []).append(span)
         return True
 
+    def add_unfinished(self, span: Span) -> None:
+        """Take note of a span that lasts; where it has just ended, it is known already."""
+        known = self._by_stream.get(span.stream, ())
+        if not known or known[-1].start_s != span.start_s:
+            self.add(span)
+
     def fewest(self, streams: Collection[str]) -> int:
         """How many inferences each of these streams has at least."""
         return min((len(self._by_stream.get(stream, ())) for stream in streams), default=0)

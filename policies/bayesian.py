@@ -92,7 +92,7 @@ class BayesianPolicy:
             return self._proposal(outlook, row, math.inf, "to come under the power cap")
         best = float(outlook.cost[hold])
         gain = safe * expected_improvement(outlook.cost, outlook.sd[-1], best)
-        candidates = np.flatnonzero(~tried & (1 - safe <= self._risk_allowed(safe, tried)))
+        candidates = np.flatnonzero(~tried & (1 - safe <= self._risk_allowed(safe)))
         if not len(candidates):
             # Nothing new is safe enough: look again at the tried point that could still win.
             row = int(np.argmax(np.where(tried, gain, -1)))
@@ -190,14 +190,15 @@ class BayesianPolicy:
         cost = outlook.cost[sure] + _HOLD_MISS_COST * (1 - safe[sure])
         return int(sure[np.argmin(cost)])
 
-    def _risk_allowed(self, safe: FloatArray, tried: BoolArray) -> float:
+    def _risk_allowed(self, safe: FloatArray) -> float:
         """The chance of a miss that the next trial may run."""
         if self._profiling:
             return _PROFILE_RISK
         start, more = _RISK_ALLOWANCE
-        left = start + more * len(self._surrogate.rows) - float(np.sum(1 - safe[tried]))
-        if self.problem.objective.capped:  # the first trial was at all-max, like it or not
-            left += 1 - float(safe[self.problem.space.fastest])
+        rows = self._surrogate.rows
+        # All-max may miss a power cap, and so may what comes before the first that keeps it.
+        first = next((k for k, row in enumerate(rows) if safe[row] >= 0.5), 0)
+        left = start + more * len(rows) - float(np.sum(1 - safe[np.unique(rows[first:])]))
         return min(max(left, _RISK_RANGE[0]), _RISK_RANGE[1])
 
     @property

@@ -17,7 +17,9 @@ import typer
 from governor.cli.replay import (
     Json,
     Limits,
+    LiveAim,
     Log,
+    PowerCap,
     Profiles,
     Record,
     ReportFile,
@@ -28,6 +30,7 @@ from governor.cli.replay import (
     write_json,
 )
 from governor.errors import GovernorError
+from governor.objective import ENERGY, Objective
 from governor.slo import LatencySLO
 from governor.space import FloatArray, OperatingPoint, Space
 from governor.trial import Trial
@@ -73,6 +76,8 @@ class Setup:
     realtime: bool
     ambient_c: float = 25.0
     thermal_limit: ThermalLimit | None = None
+    objective: str = "energy"
+    power_cap: str | None = None
 
 
 @dataclass(slots=True)
@@ -118,7 +123,8 @@ class Outcome:
         optimum: computed from the emulator's own physics.
         truth: by them, of every setting of ``space``: seconds at the SLO's percentile and joules
             an inference, shape ``(n,)``.
-        feasible: whether any setting keeps the SLO.
+        objective: what was searched for.
+        feasible: whether any setting keeps the bounds.
         kept: share of the inferences in hold that kept the bound.
         inferences: in hold.
         search_s, board_s: on the board's clock, until hold and in all.
@@ -134,12 +140,20 @@ class Outcome:
     trials: tuple[Trial, ...]
     slo: LatencySLO
     slo_s: float
+    objective: Objective
     feasible: bool
     kept: float
     inferences: int
     search_s: float
     board_s: float
     wall_s: float
+
+    @property
+    def cost_excess(self) -> float:
+        """The objective's cost of what was held over that of the optimum, less 1."""
+        held, best = self.held, self.optimum
+        energy = (held.energy_j / best.energy_j) ** self.objective.energy
+        return energy * (held.latency_s / best.latency_s) ** self.objective.latency - 1.0
 
     @property
     def slo_kept(self) -> bool:
@@ -156,8 +170,11 @@ def demo(
     board: Annotated[str, typer.Option(help="The emulated board.")] = "agx-orin",
     workload: Annotated[str, typer.Option(help="The emulated network.")] = "yolov8n",
     latency_slo: Annotated[
-        str, typer.Option("--latency-slo", metavar="BOUND", help="50ms, 20fps or 1.3x all-max.")
+        str,
+        typer.Option("--latency-slo", metavar="BOUND", help="50ms, 20fps, 1.3x all-max or none."),
     ] = "50ms",
+    objective: LiveAim = "energy",
+    power_cap: PowerCap = None,
     policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
     realtime: Annotated[
@@ -192,6 +209,8 @@ def demo(
         realtime=realtime,
         ambient_c=parse_temperature(ambient, "--ambient"),
         thermal_limit=thermal_limits(thermal_limit or ()),
+        objective=objective,
+        power_cap=power_cap,
     )
     if log_format is not None:
         from governor.logs import log_to_stderr
@@ -283,6 +302,8 @@ def play(
     began_s, wall_s = device.clock.now(), time.monotonic()
     with EnergyGovernor(
         setup.latency_slo,
+        objective=setup.objective,
+        power_cap=setup.power_cap,
         device=device,
         policy=setup.policy,
         seed=setup.seed,
@@ -298,6 +319,7 @@ def play(
         with stage.live(gov) if live else nullcontext():
             held = _loop(gov, device, infer, speed_up)
         status, trials, baseline = gov.status(), gov.trials, gov.baseline
+        objective = gov.objective
     if baseline is None:
         raise GovernorError("the demo ended without a baseline; please report this")
     latency_s = np.array(held.latencies_s)
@@ -313,12 +335,13 @@ def play(
             power_w=held.energy_j / held.time_s,
             energy_j=held.energy_j / len(latency_s),
         ),
-        optimum=_optimum(device, status.slo_s, tail),
+        optimum=_optimum(device, status.slo_s, tail, objective),
         space=device.space,
         truth=(tail * true_latency_s, true_energy_j),
         trials=trials,
         slo=slo,
         slo_s=status.slo_s,
+        objective=objective,
         feasible=bool(status.slo_feasible),
         kept=float(np.mean(latency_s <= status.slo_s)),
         inferences=len(latency_s),
@@ -351,11 +374,18 @@ def _loop(gov: EnergyGovernor, device: Board, infer: Callable[[], object], speed
     return held
 
 
-def _optimum(device: Board, slo_s: float, tail: float) -> Figures:
+def _optimum(device: Board, slo_s: float, tail: float, objective: Objective) -> Figures:
     """What the emulator's physics call best; ``tail`` is the percentile over the mean."""
-    point, mean_s, energy_j = device.optimum(slo_s / tail)
+    mean_s, energy_j = device.truth()
+    power_w = energy_j / mean_s
+    strains = objective.strains(mean_s * tail, power_w, slo_s)
+    costs = np.where(strains <= 1.0, objective.costs(energy_j, mean_s), np.inf)
+    row = int(np.argmin(costs if np.isfinite(costs).any() else strains))
     return Figures(
-        point=point, latency_s=mean_s * tail, power_w=energy_j / mean_s, energy_j=energy_j
+        point=device.space.point(row),
+        latency_s=float(mean_s[row]) * tail,
+        power_w=float(power_w[row]),
+        energy_j=float(energy_j[row]),
     )
 
 
@@ -453,12 +483,18 @@ def _sentences(outcome: Outcome, setup: Setup) -> Iterator[str]:
     held = outcome.held.point or "the system's own governors; nothing better was found"
     yield f"Held:    {held}"
     yield f"Optimum: {outcome.optimum.point}"
-    kept = "kept" if outcome.slo_kept else "NOT KEPT"
-    yield (
-        f"SLO {outcome.slo}: {kept}, {format_percent(outcome.kept)} of "
-        f"{outcome.inferences} inferences in hold within it"
-    )
-    if not outcome.feasible:
+    if outcome.objective != ENERGY:
+        excess = format_percent(outcome.cost_excess, signed=True)
+        yield f"Objective {outcome.objective}: {excess} against the emulator's optimum"
+    if not outcome.slo.unbounded:
+        kept = "kept" if outcome.slo_kept else "NOT KEPT"
+        yield (
+            f"SLO {outcome.slo}: {kept}, {format_percent(outcome.kept)} of "
+            f"{outcome.inferences} inferences in hold within it"
+        )
+    if not outcome.feasible and outcome.objective.capped:
+        yield "Nothing keeps these bounds: the cap goes first. Loosen --latency-slo or --power-cap."
+    elif not outcome.feasible:
         yield "Nothing keeps this SLO: the fastest setting is held. Loosen --latency-slo."
     clock = "real" if setup.realtime else "virtual"
     yield (
@@ -476,7 +512,7 @@ def to_json(outcome: Outcome, setup: Setup) -> dict[str, object]:
         "emulated": True,
         **asdict(setup),
         "percentile": outcome.slo.percentile,
-        "slo_s": outcome.slo_s,
+        "slo_s": _known(outcome.slo_s),
         "slo_feasible": outcome.feasible,
         "slo_kept": outcome.slo_kept,
         "slo_kept_share": outcome.kept,

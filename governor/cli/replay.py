@@ -93,6 +93,18 @@ Aim = Annotated[
         help="What is to be small: energy, latency, or edp, their product.",
     ),
 ]
+LiveAim = Annotated[
+    str,
+    typer.Option(
+        "--objective",
+        metavar="NAME",
+        help="What is to be small: energy, latency, edp; or '20Wh until 18:00', or prices.csv.",
+    ),
+]
+PowerCap = Annotated[
+    str | None,
+    typer.Option("--power-cap", metavar="POWER", help="The most to take on average: 10W."),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(

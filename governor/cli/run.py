@@ -10,7 +10,9 @@ import typer
 
 from governor.cli.replay import (
     Limits,
+    LiveAim,
     Log,
+    PowerCap,
     Profiles,
     Record,
     Workload,
@@ -18,6 +20,7 @@ from governor.cli.replay import (
     parse_profiles,
 )
 from governor.launch import Options, prepare
+from governor.schedule import parse_objective
 from governor.slo import LatencySLO
 from governor.units import thermal_limits
 from policies.policy import DEFAULT_POLICY, check_policy_name
@@ -28,11 +31,14 @@ def run(
         list[str], typer.Argument(metavar="-- COMMAND...", help="Such as: python app.py")
     ],
     latency_slo: Annotated[
-        str, typer.Option("--latency-slo", metavar="BOUND", help="50ms, 20fps or 1.3x all-max.")
+        str,
+        typer.Option("--latency-slo", metavar="BOUND", help="50ms, 20fps, 1.3x all-max or none."),
     ],
     percentile: Annotated[
         float, typer.Option(help="Share of the inferences that must keep it.")
     ] = 0.95,
+    objective: LiveAim = "energy",
+    power_cap: PowerCap = None,
     device: Annotated[
         str, typer.Option(help="auto, or such as emulated:agx-orin/yolov8n.")
     ] = "auto",
@@ -51,6 +57,7 @@ def run(
     process is governed, and no program that it starts.
     """
     LatencySLO.parse(latency_slo, percentile)
+    parse_objective(objective, power_cap)
     check_policy_name(policy)
     check_writable(record)
     options = Options(
@@ -60,6 +67,8 @@ def run(
         policy=policy,
         trials=trials,
         thermal_limit=thermal_limits(thermal_limit or ()),
+        objective=objective,
+        power_cap=power_cap,
         record=None if record is None else str(record.absolute()),
         profiles=parse_profiles(profiles),
         workload=workload,

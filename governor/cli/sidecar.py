@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from governor.cli.replay import Limits, Profiles, Record, Workload, check_writable, parse_profiles
+from governor.cli.replay import (
+    Limits,
+    LiveAim,
+    PowerCap,
+    Profiles,
+    Record,
+    Workload,
+    check_writable,
+    parse_profiles,
+)
 from governor.errors import InputError
 from governor.logs import LogFormat, log_to_stderr
 from governor.records.lines import known
@@ -34,6 +43,8 @@ def sidecar(
     percentile: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of its inferences that must keep it.")
     ] = 0.95,
+    objective: LiveAim = "energy",
+    power_cap: PowerCap = None,
     app: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=SLO[@p99]", help="Another application; repeatable."),
@@ -93,6 +104,8 @@ def sidecar(
     governed = Sidecar(
         latency_slo,
         percentile=percentile,
+        objective=objective,
+        power_cap=power_cap,
         apps=[App.parse(text) for text in app or ()],
         sources=sources,
         socket=socket or SOCKET,

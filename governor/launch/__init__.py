@@ -41,6 +41,8 @@ class Options:
     policy: str
     trials: int
     thermal_limit: dict[str, Temperature] | None = None
+    objective: str = "energy"
+    power_cap: str | None = None
     record: str | None = None
     profiles: str | bool | None = None
     workload: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import sys
 from typing import Any
@@ -22,6 +23,8 @@ def begin(asked: dict[str, Any]) -> None:
     try:
         governor = EnergyGovernor(
             options.latency_slo,
+            objective=options.objective,
+            power_cap=options.power_cap,
             percentile=options.percentile,
             device=options.device,
             policy=options.policy,
@@ -49,11 +52,10 @@ def summary(status: Status) -> str:
     """What it came to, in a line."""
     if not status.inferences:
         return "no inference was seen; docs/instrumentation.md says which are, and how to mark them"
-    kept = 1.0 - status.violations / status.inferences
-    parts = [
-        f"{status.inferences} inferences, {format_percent(kept)} within "
-        f"{format_duration(status.slo_s)}"
-    ]
+    parts = [f"{status.inferences} inferences"]
+    if math.isfinite(status.slo_s):
+        kept = 1.0 - status.violations / status.inferences
+        parts.append(f"{format_percent(kept)} within {format_duration(status.slo_s)}")
     if status.phase == "hold":
         parts.append(f"held {status.point or 'the default governors'}")
         parts.append(f"{format_energy(status.held_energy_j)} an item")
