@@ -25,7 +25,7 @@ from governor.store import ProfileStore
 COMMAND = [sys.executable, "-c", "from governor.cli.main import main; raise SystemExit(main())"]
 COHORT = next(one for one in cohorts() if str(one) == "orin-nano camera")
 RULES = Rules(trials=5, noise=0.0, windows=50)
-SMALL = ["--boards", "8", "--waves", "2", "--trials", "3", "--jobs", "1"]
+SMALL = ["fleet", "--boards", "6", "--waves", "2", "--trials", "2", "--jobs", "1", "-o"]
 
 
 @pytest.fixture
@@ -129,18 +129,18 @@ def test_a_fleet_that_was_killed_goes_on_and_comes_to_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([*COMMAND, "fleet", *SMALL, "-o", str(killed)])
+    process = subprocess.Popen([*COMMAND, *SMALL, str(killed)])
     lines = killed / "boards.jsonl"
-    while not lines.exists() or lines.read_bytes().count(b"\n") < 4:
+    while not lines.exists() or lines.read_bytes().count(b"\n") < 3:
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = lines.read_bytes()
     done = done[: done.rindex(b"\n") + 1]
-    assert main(["fleet", *SMALL, "-o", str(killed)]) == 0
+    assert main([*SMALL, str(killed)]) == 0
     assert lines.read_bytes().startswith(done)
-    assert main(["fleet", *SMALL[:-1], "2", "-o", str(whole)]) == 0
+    assert main([*SMALL, str(whole)]) == 0
     assert boards(killed) == boards(whole)
     output = capsys.readouterr().out
     assert "EMULATION" in output
@@ -153,14 +153,13 @@ def test_a_fleet_that_was_killed_goes_on_and_comes_to_the_same(
 def test_a_fleet_shares_a_postgresql_store_as_it_does_a_file(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    arguments = ["fleet", "--boards", "4", "--waves", "2", "--trials", "3"]
-    assert main([*arguments, "-o", str(tmp_path / "file")]) == 0
-    assert main([*arguments, "-o", str(tmp_path / "server"), "--store", postgres.url]) == 0
+    assert main([*SMALL, str(tmp_path / "file")]) == 0
+    assert main([*SMALL, str(tmp_path / "server"), "--store", postgres.url]) == 0
     assert boards(tmp_path / "server") == boards(tmp_path / "file")
     with ProfileStore(postgres.url) as profiles:
         kept = {entry.key.board for entry in profiles.entries()}
     assert all(board.startswith("emulated:") for board in kept)
-    assert main([*arguments, "-o", str(tmp_path / "again"), "--store", postgres.url]) == 2
+    assert main([*SMALL, str(tmp_path / "again"), "--store", postgres.url]) == 2
 
 
 @pytest.fixture
