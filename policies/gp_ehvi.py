@@ -28,7 +28,8 @@ _BATCH = 4
 """Settings a batch. BoFL fills one training round with each, and so has no fixed number."""
 
 _STOP_SHARE, _STOP_GROWTH = 0.03, 0.01
-"""Once so many of all settings were tried, a batch must let the hypervolume grow by so much."""
+"""Once so many of all settings were tried, a batch must let the hypervolume grow by so much.
+BoFL's published runs observed 65 to 71 settings of 2,436, and 30 to 60 of 936."""
 
 
 class GpEhviPolicy(Measured):

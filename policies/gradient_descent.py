@@ -54,15 +54,19 @@ class GradientDescentPolicy(Walk):
                 share /= 2
 
     def _middle(self) -> OperatingPoint:
-        """The setting nearest to the middle of every knob: a lattice may have holes."""
+        """The setting nearest to the middle of every knob, the faster of two that are as near.
+
+        A lattice may have holes.
+        """
         space = self.problem.space
 
-        def distance(row: int) -> float:
+        def distance(row: int) -> tuple[float, float]:
             point = space.point(row)
-            return sum(
-                abs(knob.levels.index(point[knob.name]) / max(len(knob.levels) - 1, 1) - 0.5)
+            places = [
+                knob.levels.index(point[knob.name]) / max(len(knob.levels) - 1, 1)
                 for knob in space.knobs
-            )
+            ]
+            return round(sum(abs(place - 0.5) for place in places), 9), -sum(places)
 
         return space.point(min(range(len(space)), key=distance))
 
