@@ -74,6 +74,6 @@ def test_an_unknown_benchmark_is_named_with_the_known_ones(
 ) -> None:
     assert main(["bench", "everything"]) == 2
     assert (
-        "span, loop, import, next-point, converge, emulator, metrics, bursts, drift, instrument"
-        in capsys.readouterr().err
+        "span, loop, import, next-point, converge, emulator, metrics, "
+        "bursts, drift, heat, instrument" in capsys.readouterr().err
     )

@@ -224,6 +224,13 @@ def test_a_sweep_that_ends_before_it_bends_tells_only_the_least() -> None:
     assert not found.reached
 
 
+def test_at_clocks_that_cannot_be_set_leakage_stays_part_of_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "as-is.toml"
+    words = ["calibrate", "--device", "emulated:nano", "--read-only", "--quick", "-o", str(file)]
+    assert main(words) == 0
+    assert not [key for key in load_board(file).constants if key.startswith("leakage")]
+
+
 # What is set, and put back ----------------------------------------------------------------
 
 

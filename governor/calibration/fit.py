@@ -252,7 +252,7 @@ class _PowerFit:
         ]
         errors = np.array([run.power_se_w for run in runs]) / self._power_w
         self._noise = float(np.sqrt(np.mean(errors**2)))
-        self._grows = bool(np.ptp(self._warmer_c) >= _LEAST_SPAN_C)
+        self._grows = any(self._free) and bool(np.ptp(self._warmer_c) >= _LEAST_SPAN_C)
         self._told = self._told_apart()
 
     def solve(self) -> Power:
@@ -298,6 +298,8 @@ class _PowerFit:
         basis: list[FloatArray] = []
         told: list[str] = []
         for name, term in terms.items():
+            if name.endswith("leakage") and not self._grows:
+                continue  # at one temperature it is part of the other watts
             weighted = term / self._power_w
             left = weighted - sum((b * (b @ weighted) for b in basis), np.zeros(len(weighted)))
             if np.linalg.norm(left) > _TOLD_APART * np.linalg.norm(weighted):

@@ -101,7 +101,7 @@ def _named(store: ProfileStore, names: Sequence[str], every: bool) -> list[Entry
 def _list(store: ProfileStore, entries: Sequence[Entry]) -> None:
     console = result_console()
     if not entries:
-        console.print(f"No profiles in {store}", soft_wrap=True, markup=False)
+        console.print(f"No profiles in {store}", soft_wrap=True, markup=False, highlight=False)
         return
     table = result_table(
         f"Profiles in {store}", "workload", "board", "SLO", "trials", "ID", folding=3
@@ -126,7 +126,7 @@ def _show(console: Console, entry: Entry) -> None:
         f"written {profile.runs} time{'s' * (profile.runs > 1)}",
     }
     for name, fact in facts.items():
-        console.print(f"{name:<12}{fact}", soft_wrap=True, markup=False)
+        console.print(f"{name:<12}{fact}", soft_wrap=True, markup=False, highlight=False)
     fastest = profile.trials[0]
     table = result_table("", "setting", "latency", "energy an\nitem", "against\nfastest")
     for one in profile.trials:
