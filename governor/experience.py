@@ -42,7 +42,11 @@ logger = logging.getLogger("governor")
 
 
 def key_of(
-    info: DeviceInfo, space: Space, slo: LatencySLO, workload: str, work: Work | None
+    info: DeviceInfo,
+    space: Space,
+    slo: LatencySLO,
+    workload: str,
+    work: Work | None,
 ) -> ProfileKey:
     """Of a run; its workload is empty where nobody has named it.
 
@@ -91,6 +95,7 @@ class Experience:
         self._owned = owned
         self._entries: list[Entry] = []
         self._latest: PastPhase | None = None
+        self._first: Trial | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if in_thread:
@@ -108,15 +113,18 @@ class Experience:
             self._thread.start()
         self._do(lambda: self._load(tell))
 
-    def keep(self, found: PastPhase | None) -> None:
-        """A search came to an end; what it found is new, or is what was known before."""
+    def keep(self, found: PastPhase | None, slo: str) -> None:
+        """A search came to an end; what it found is new, or is what was known before.
+
+        ``slo``: that it was for, which may have changed since the start.
+        """
         if found is None or found == self._latest or found.objective != ENERGY:
             return  # what is stored is the choice of least energy
         latest = {trial.point: trial for trial in (*found.trials, found.chosen)}
         stored = [StoredTrial.of(trial) for trial in latest.values()]
         if stored[0] is None or StoredTrial.of(found.chosen) is None:
             return
-        first, self._latest = self._latest is None, found
+        self._latest = found
         others = [one for one in stored[1:] if one is not None]
         profile = Profile(
             levels={knob.name: list(knob.levels) for knob in self._space.knobs},
@@ -124,7 +132,9 @@ class Experience:
             chosen=dict(found.chosen.point or {}),
             slo_s=found.slo_s,
         )
-        entry = Entry(self._key_of(found.anchor, first), profile)
+        workload = self._workload_of(found.anchor)
+        key = replace(self._key, workload=workload, slo=slo)
+        entry = Entry(key, profile)
         self._entries = [entry, *(each for each in self._entries if each.key != entry.key)]
         self._do(lambda: self._save(*entry))
 
@@ -190,20 +200,24 @@ class Experience:
         like_ours = replace(key, workload=ours.workload, slo=ours.slo) == ours
         return of_ours and like_ours and percentile == ours_too
 
-    def _key_of(self, anchor: Trial, first: bool) -> ProfileKey:
-        """Of a workload that has a name, that; else of what the fastest point gave.
+    def _workload_of(self, anchor: Trial) -> str:
+        """Of one that has a name, that; else of what the fastest point gave.
 
         A workload that changes during the run is another one from then on.
         """
-        if first and self._key.workload:
-            return self._key
+        if self._first is None:
+            self._first = anchor
+        if self._key.workload and _alike(anchor, self._first):
+            return self._key.workload
         for entry in self._entries:
-            if self._same(entry) and entry.key.slo == self._key.slo:
-                before = entry.profile.trials[0].trial
-                if before.point == anchor.point and not contradicts(anchor, before):
-                    return entry.key
+            if self._same(entry) and _alike(anchor, entry.profile.trials[0].trial):
+                return entry.key.workload
         seen = f"{format_duration(anchor.mean_latency_s)}, {format_energy(anchor.energy_j)}"
-        return replace(self._key, workload=f"{_name(self._key.workload)} @ {seen}".strip())
+        return f"{_name(self._key.workload)} @ {seen}".strip()
+
+
+def _alike(now: Trial, before: Trial) -> bool:
+    return now.point == before.point and not contradicts(now, before)
 
 
 def _name(workload: str) -> str:

@@ -663,9 +663,9 @@ class EnergyGovernor(Stream):
         if decision.kind == "hold" and self._experience is not None:
             with self._runtime.lock:
                 several = len(self._controller.seen.streams.percentiles) > 1
-                found = self._controller.found
+                found, slo = self._controller.found, str(self._controller.slo)
             # a search for several bounds is in units of them all: no profile of one workload
-            self._experience.keep(None if several else found)
+            self._experience.keep(None if several else found, slo)
         if decision.kind in ("hold", "infeasible") and self._worker is not None:
             self._worker.rest()
         if self._callback is not None:

@@ -151,6 +151,19 @@ def test_an_unnamed_workload_is_known_by_what_it_takes(tmp_path: Path) -> None:
     assert all(key.workload.startswith("@ ") for key, _ in found)
 
 
+def test_a_bound_that_is_changed_live_has_a_profile_of_its_own(file: Path) -> None:
+    board = EmulatedBoard("agx-orin", "yolov8n", seed=1)
+    with EnergyGovernor("50ms", device=board, profiles=file) as governor:
+        for bound in ("50ms", "30ms"):
+            governor.latency_slo = bound
+            while governor.slo_s != float(bound[:2]) / 1e3 or governor.phase != "hold":
+                with governor.inference():
+                    board.infer()
+    bounds = {key.slo: profile.slo_s for key, profile in entries(file)}
+    assert bounds == {"p95 <= 50 ms": 0.05, "p95 <= 30 ms": 0.03}
+    assert {key.workload for key, _ in entries(file)} == {"yolov8n"}
+
+
 def test_no_store_is_read_or_written_unasked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +229,7 @@ def test_in_real_time_nobody_waits_for_the_store(file: Path) -> None:
     assert experience.background is not None
     again = Experience(ProfileStore(file), key, space, in_thread=True, owned=True)
     again.begin(told.extend)
-    again.keep(phase)
+    again.keep(phase, key.slo)
     again.close()
     assert [profile.runs for _, profile in entries(file)] == [2]
 
@@ -235,7 +248,7 @@ def test_a_server_that_hangs_keeps_nobody(
         assert profile.chosen_trial is not None
         chosen = profile.chosen_trial.trial
         trials = tuple(one.trial for one in profile.trials)
-        experience.keep(PastPhase(profile.slo_s, trials, chosen))
+        experience.keep(PastPhase(profile.slo_s, trials, chosen), key.slo)
         experience.close()
         assert experience.background is None
 
