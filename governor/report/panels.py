@@ -232,7 +232,7 @@ def heat_map(
         f"Energy over {format_knob_name(x_knob)} and {format_knob_name(y_knob)} "
         f"{'clock' if x_knob.endswith('_hz') else ''}".rstrip(),
         f"{what}{over}: dark {format_energy(low)} an item, bright {format_energy(high)} and more. "
-        f"Pale cells miss the SLO. Across {x.name}, up {y.name}.",
+        f"{'' if slo_s is None else 'Pale cells miss the SLO. '}Across {x.name}, up {y.name}.",
         chart.draw(),
     )
 

@@ -115,7 +115,7 @@ def of_sweep(sweep: Sweep, slo: Bound | None = None, known: Beside | None = None
         real=not known.emulated,
         sources=_own_sweep_sources() if known.device else _sweep_sources(),
         device=known.device or sweep.device,
-        slo=f"latency <= {slo}" if slo is not None else "no SLO",
+        slo=f"latency <= {slo}" if slo is not None else "none",
         slo_s=bound,
         levels=levels_of(sweep),
         baseline=known.default if sweep.batch_size == 1 else None,
