@@ -52,6 +52,20 @@ def test_clocks_and_batch_size_are_found_together_where_frames_wait_for_their_ba
     assert "batch size" in verdict
 
 
+def test_under_a_tariff_the_work_is_done_with_less_energy_while_that_is_dear() -> None:
+    _, header, *rows = run("tariff_day.py").splitlines()
+    bands, cells = header.split(), [row.split()[-5:] for row in rows]
+    energy, edp, tariff = (
+        [dict(zip(bands, map(float, row), strict=True)) for row in cells[first : first + 3]]
+        for first in (0, 3, 6)
+    )
+    cents, millijoules, milliseconds = range(3)
+    assert energy[cents]["day"] < tariff[cents]["day"] < edp[cents]["day"]
+    assert tariff[millijoules]["evening"] < tariff[millijoules]["midday"]
+    assert tariff[milliseconds]["midday"] < tariff[milliseconds]["evening"]
+    assert edp[milliseconds]["midday"] == pytest.approx(edp[milliseconds]["evening"], rel=0.01)
+
+
 def test_real_frames_through_a_real_network_are_governed_in_the_shadow_of_an_emulated_board(
     torch: ModuleType, cv2: ModuleType, tmp_path: Path
 ) -> None:
