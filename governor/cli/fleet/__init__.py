@@ -149,12 +149,13 @@ def _print(runs: Sequence[BoardRun]) -> None:
     table.add_section()
     total = group(runs)
     table.add_row("all", *_cells(total), style="bold")
+    change = format_percent(total.shared_w / total.alone_w - 1, signed=True)
     console = result_console()
     console.print(table)
     console.print(
         f"The fleet draws {_kilowatts(total.default_w)} under its default governors, "
         f"{_kilowatts(total.alone_w)} with every board alone, {_kilowatts(total.shared_w)} with "
-        f"the shared store: {format_percent(1 - total.shared_w / total.alone_w)} less than alone.",
+        f"the shared store: {change} against alone.",
         soft_wrap=True,
     )
 
