@@ -174,6 +174,7 @@ def test_instruments_read_the_same_numbers_as_the_scrape(otel: ModuleType) -> No
     with governed(name="detector") as (gov, board):
         instrument(gov.collector(), provider.get_meter("test"))
         until_hold(gov, board)
+        infer(gov, board, 50)  # for what is told of inferences at the point that is held
         data = reader.get_metrics_data()
         assert data is not None
         seen = {metric.name: metric for metric in data.resource_metrics[0].scope_metrics[0].metrics}
