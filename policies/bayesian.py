@@ -44,6 +44,13 @@ knob is asked once a level, at the very end of a search, and a miss is left at o
 
 _HOLD_SAFE = 0.75
 """The held point keeps the bounds with at least this probability; where several do, ..."""
+_HOLD_SAFE_CAPPED = 0.85
+"""The same under a power cap: there the best points crowd at the bound, and the one that looks
+best of several is likelier to be past it."""
+_FAIR = 0.5
+"""Under a power cap a new point that keeps the bounds with this probability is worth a trial."""
+_LEAST_GAIN = 0.02
+"""Relative cost. A knob alone is gone on with while it promises so much."""
 _HOLD_MISS_COST = 0.2
 """... each per cent of doubt must save so many per cent of the cost (here: 0.2)."""
 
@@ -86,13 +93,17 @@ class BayesianPolicy:
             return None
         if (larger := self._larger_batch(safe, tried)) is not None:
             return self._proposal(outlook, larger, math.inf, "what a larger batch costs")
-        hold = self._hold(outlook)
-        if self.problem.objective.capped and safe[hold] < 0.5:
+        hold, capped = self._hold(outlook), self.problem.objective.capped
+        if capped and (row := self._one_knob_alone(outlook, tried, hold)) is not None:
+            return self._proposal(outlook, row, math.inf, "one knob alone, for the power cap")
+        if capped and safe[hold] < 0.5:
             row = self._under_the_cap(outlook, tried)
             return self._proposal(outlook, row, math.inf, "to come under the power cap")
         best = float(outlook.cost[hold])
         gain = safe * expected_improvement(outlook.cost, outlook.sd[-1], best)
         candidates = np.flatnonzero(~tried & (1 - safe <= self._risk_allowed(safe)))
+        if not len(candidates) and capped:
+            candidates = np.flatnonzero(~tried & (safe >= _FAIR))
         if not len(candidates):
             # Nothing new is safe enough: look again at the tried point that could still win.
             row = int(np.argmax(np.where(tried, gain, -1)))
@@ -128,6 +139,26 @@ class BayesianPolicy:
         reason = "for what it teaches" if taught > gain[row] else "for what it may save"
         improvement = max(float(gain.max()), float(lesson.max()))
         return self._proposal(outlook, row, improvement, reason)
+
+    def _one_knob_alone(self, outlook: Outlook, tried: BoolArray, hold: int) -> int | None:
+        """The best of what differs from all-max in one knob, that which saves power cheapest.
+
+        Only as the first trials under a cap, and of the same knob. What lies far from all-max
+        in every knob looks better, and is where the model errs most: a sweep in which some
+        clocks do not do what they say misleads it there for the whole search.
+        """
+        lowered = self._levels != self._levels[self.problem.space.fastest]
+        so_far = lowered[tried].any(axis=0)
+        if so_far.sum() > 1:
+            return None
+        alone = lowered.sum(axis=1) == 1
+        if so_far.any():
+            alone &= lowered[:, so_far].any(axis=1)
+        kept = outlook.safe[hold] >= _FAIR
+        worth = float(outlook.cost[hold]) - _LEAST_GAIN if kept else math.inf
+        fair = ~tried & (outlook.safe >= _FAIR) & (outlook.cost < worth)
+        rows = np.flatnonzero(alone & fair)
+        return int(rows[np.argmin(outlook.cost[rows])]) if len(rows) else None
 
     def _under_the_cap(self, outlook: Outlook, tried: BoolArray) -> int:
         """The best that is as good as sure to keep the bounds; the surest, where none is.
@@ -184,7 +215,8 @@ class BayesianPolicy:
     def _hold(self, outlook: Outlook) -> int:
         """The row to hold: tried, safe, and of least expected cost."""
         tried, safe = np.flatnonzero(self._tried()), outlook.safe
-        sure = tried[safe[tried] >= _HOLD_SAFE]
+        enough = _HOLD_SAFE_CAPPED if self.problem.objective.capped else _HOLD_SAFE
+        sure = tried[safe[tried] >= enough]
         if not len(sure):
             return int(tried[np.argmax(safe[tried])])
         cost = outlook.cost[sure] + _HOLD_MISS_COST * (1 - safe[sure])

@@ -102,6 +102,11 @@ def test_the_best_measured_is_the_best_by_the_objective(name: str, objective: Ob
     assert done.chosen.cost == min(one.cost for one in kept)
 
 
+def test_under_a_power_cap_one_knob_alone_is_lowered_first() -> None:
+    first, second = (one.truth.point for one in run(task(CAPPED)).trials[:2])
+    assert sum(first[knob] != second[knob] for knob in first) == 1
+
+
 def test_a_latency_bound_holds_under_any_objective() -> None:
     slowest = run(task(Objective(power_cap_w=CAPPED.power_cap_w)))
     bounded = run(task(Objective(power_cap_w=CAPPED.power_cap_w), slo="1.6x"))
