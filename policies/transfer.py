@@ -30,6 +30,7 @@ from governor.roofline.fit import (
     tangent,
 )
 from governor.roofline.knobs import model_inputs
+from governor.roofline.learnt import MISFIT, VOLTAGES
 from governor.roofline.time import TIME_PARAMETERS
 from governor.space import FloatArray, IntArray, Space
 from governor.trial import Trial
@@ -37,16 +38,13 @@ from policies.background import Background, Donor
 
 FEWEST = 3
 """Trials; a donor with fewer teaches nothing."""
-_MISFIT = np.array([0.02, 0.035])
-"""What the roofline misses at a setting, relative, of time and of energy."""
 
 # Shares of the weak prior's variance: what holds everywhere, what is the board's, what is the
 # workload's; the rest is the pair's own. The scales are told by the first trial.
-_VOLTAGES = ("emc_exponent", "gpu_floor", "gpu_voltage", "cpu_floor", "cpu_voltage")
 _SHARES = {
     **dict.fromkeys(TIME_PARAMETERS, (0.15, 0.15, 0.40)),
     **dict.fromkeys(ENERGY_PARAMETERS, (0.20, 0.45, 0.15)),
-    **dict.fromkeys(_VOLTAGES, (0.15, 0.75, 0.05)),
+    **dict.fromkeys(VOLTAGES, (0.15, 0.75, 0.05)),
     **dict.fromkeys(("gpu_work", "cpu_work"), (0.20, 0.30, 0.30)),
     **dict.fromkeys(("time_scale", "energy_scale"), (0.0, 0.0, 0.0)),
 }
@@ -167,7 +165,7 @@ def _between(one: _Lesson, other: _Lesson, errors: Errors) -> FloatArray:
         missed[:, a[:, None], b] = share * known
     if one is other:
         outside = np.flatnonzero(one.rows < 0)
-        missed[:, outside, outside] = np.square(_MISFIT)[:, None]
+        missed[:, outside, outside] = np.square(MISFIT)[:, None]
     covariance[:t, :u] += missed[0]
     covariance[t:, u:] += missed[1]
     return covariance
@@ -199,7 +197,7 @@ def _lesson(space: Space, donor: Donor) -> _Lesson | None:
     logs = np.array([log_readings(trial) for trial in used]).T
     values = logs - logs[:, :1]
     noise = np.array([relative_noise(trial) for trial in used]).T ** 2
-    variance = noise + np.square(_MISFIT)[:, None]
+    variance = noise + np.square(MISFIT)[:, None]
     mean = fit(Observations(inputs, values, np.eye(len(used)) * variance[:, None]))
     predicted, slopes = tangent(mean, inputs)
     told = values - predicted + slopes @ ((mean - WEAK.mean) / WEAK.sd)

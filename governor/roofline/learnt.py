@@ -33,11 +33,12 @@ MISFIT = (0.02, 0.035)
 IDLE = 1.1
 """An inference that starts this many latencies after the one before had to wait for input."""
 
-_BOARD = ("emc_exponent", "gpu_floor", "gpu_voltage", "cpu_floor", "cpu_voltage")
+VOLTAGES = ("emc_exponent", "gpu_floor", "gpu_voltage", "cpu_floor", "cpu_voltage")
+"""Coefficients that belong to the board, whatever it runs."""
 _MOVES = {
     **dict.fromkeys(TIME_PARAMETERS, 0.7),
     **dict.fromkeys(ENERGY_PARAMETERS, 0.4),
-    **dict.fromkeys(_BOARD, 0.2),
+    **dict.fromkeys(VOLTAGES, 0.2),
 }
 """By how much a coefficient moves from one workload to the next, in standard deviations of the
 weak prior. One that is not named, a scale, is measured anew by the first trial."""
