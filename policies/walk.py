@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 
 from governor.space import Knob, OperatingPoint
@@ -13,7 +14,7 @@ Steps = Generator[OperatingPoint, None, None]
 """The points to measure, in turn, each of them until its trial is told."""
 
 
-class Walk(Measured):
+class Walk(Measured, ABC):
     """Follows :meth:`walk`; holds the best measured."""
 
     reason = "the next step"
@@ -22,9 +23,9 @@ class Walk(Measured):
         super().__init__(problem)
         self._steps = self.walk()
 
+    @abstractmethod
     def walk(self) -> Steps:
         """Where to go, written as one story: ``trial = yield from self.measured(point)``."""
-        raise NotImplementedError
 
     def ask(self) -> Proposal | None:
         """The next step to try; None where the walk ends."""
