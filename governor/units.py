@@ -245,6 +245,29 @@ def thermal_limits(texts: Iterable[str]) -> dict[str, Temperature] | None:
     return limits or None
 
 
+def knob_limits(texts: Iterable[str]) -> dict[str, tuple[str | None, str | None]] | None:
+    """What the command line says, ``KNOB=LOWEST:HIGHEST`` with either left out; None: nothing.
+
+    Raises:
+        InputError: it is no such thing, or a knob has two limits.
+
+    >>> knob_limits(["gpu_hz=300MHz:", "cpu_cores=2:4"])
+    {'gpu_hz': ('300MHz', None), 'cpu_cores': ('2', '4')}
+    """
+    limits: dict[str, tuple[str | None, str | None]] = {}
+    for text in texts:
+        knob, _, ends = text.partition("=")
+        low, colon, high = ends.partition(":")
+        if not knob or not colon or not (low or high):
+            raise InputError(f"--limit {text!r} is no limit; write it like gpu_hz=300MHz:900MHz")
+        if knob in limits:
+            raise InputError(f"--limit {text!r}: {knob} has one already")
+        for end in filter(None, (low, high)):
+            parse_knob_value(knob, end)
+        limits[knob] = (low or None, high or None)
+    return limits or None
+
+
 def format_temperature(celsius: float) -> str:
     """
     >>> format_temperature(85.0), format_temperature(84.72)

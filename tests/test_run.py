@@ -109,6 +109,16 @@ def test_a_run_can_be_recorded_though_the_program_changes_its_folder(tmp_path: P
     assert run.end.reason == "exit"
 
 
+def test_knobs_can_be_kept_within_limits(tmp_path: Path) -> None:
+    limits = ("--limit", "gpu_hz=300MHz:612MHz", "--limit", "emc_hz=:665600000Hz")
+    command = (*RUN, *GOVERNED, *limits, "--record", "run.jsonl", "--", sys.executable, "-c", "1")
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    levels = read_run(tmp_path / "run.jsonl").header.levels
+    assert (min(levels["gpu_hz"]), max(levels["gpu_hz"])) == (306e6, 612e6)
+    assert max(levels["emc_hz"]) == 665.6e6
+    assert max(levels["cpu_hz"]) > 2e9
+
+
 def test_a_failing_program_fails_as_it_would() -> None:
     _, errors, code = finish(governed(sys.executable, "-c", "raise OSError('camera')"))
     assert code == 1
@@ -167,6 +177,8 @@ def test_what_cannot_be_governed_does_not_run(tmp_path: Path) -> None:
         (["--latency-slo", "50", "--", "python", "x.py"], "has no unit"),
         (["--latency-slo", "5ms", "--policy", "genius", "--", "python", "x.py"], "unknown policy"),
         (["--latency-slo", "5ms", "--percentile", "95", "--", "python", "x.py"], "between 0 and 1"),
+        (["--latency-slo", "5ms", "--limit", "gpu_hz=1GHz", "--", "python", "x.py"], "no limit"),
+        (["--latency-slo", "5ms", "--limit", "gpu_hz=1:", "--", "python", "x.py"], "has no unit"),
         (["--", "python", "x.py"], "Missing option"),
         (["--latency-slo", "50ms"], "Missing argument"),
     ],

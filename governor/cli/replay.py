@@ -81,6 +81,15 @@ Limits = Annotated[
         help="The warmest its hottest zone, or that one, may get; repeatable.",
     ),
 ]
+KnobLimits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="KNOB=LOW:HIGH",
+        help="The lowest and highest allowed, such as gpu_hz=300MHz:900MHz, an end left out where "
+        "it is open; repeatable. cpu_cores=2: makes the number of cores a knob.",
+    ),
+]
 Log = Annotated[
     LogFormat | None,
     typer.Option("--log-format", help="Log each decision to stderr, for people or machines."),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from governor.cli.replay import (
+    KnobLimits,
     Limits,
     LiveAim,
     Log,
@@ -22,7 +23,7 @@ from governor.cli.replay import (
 from governor.launch import Options, prepare
 from governor.schedule import parse_objective
 from governor.slo import LatencySLO
-from governor.units import thermal_limits
+from governor.units import knob_limits, thermal_limits
 from policies.policy import DEFAULT_POLICY, check_policy_name
 
 
@@ -44,6 +45,7 @@ def run(
     ] = "auto",
     policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
     trials: Annotated[int, typer.Option(min=1, help="Settings that a search may try.")] = 12,
+    limit: KnobLimits = None,
     thermal_limit: Limits = None,
     record: Record = None,
     profiles: Profiles = None,
@@ -66,6 +68,7 @@ def run(
         device=device,
         policy=policy,
         trials=trials,
+        limits=knob_limits(limit or ()),
         thermal_limit=thermal_limits(thermal_limit or ()),
         objective=objective,
         power_cap=power_cap,

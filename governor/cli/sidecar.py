@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor.cli.replay import (
+    KnobLimits,
     Limits,
     LiveAim,
     PowerCap,
@@ -25,7 +26,7 @@ from governor.cli.replay import (
 from governor.errors import InputError
 from governor.logs import LogFormat, log_to_stderr
 from governor.records.lines import known
-from governor.units import parse_duration, thermal_limits
+from governor.units import knob_limits, parse_duration, thermal_limits
 from policies.policy import DEFAULT_POLICY
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def sidecar(
     device: Annotated[str, typer.Option(help="auto, or emulated:BOARD/WORKLOAD.")] = "auto",
     policy: Annotated[str, typer.Option(help="That searches.")] = DEFAULT_POLICY,
     trials: Annotated[int, typer.Option(min=1, help="Operating points a search may try.")] = 12,
+    limit: KnobLimits = None,
     thermal_limit: Limits = None,
     interval: Annotated[
         str, typer.Option(metavar="DURATION", help="Between two scrapes of an app's metrics.")
@@ -115,6 +117,7 @@ def sidecar(
         tail=tail,
         policy=policy,
         trials=trials,
+        limits=knob_limits(limit or ()),
         thermal_limit=thermal_limits(thermal_limit or ()),
         metrics=metrics,
         record=record,

@@ -29,7 +29,7 @@ class Options:
     """What is asked of the governor in the program; as :class:`governor.EnergyGovernor` takes it.
 
     Attributes:
-        thermal_limit: by zone.
+        limits: by knob the lowest and highest. ``thermal_limit``: by zone.
         record: the run record's path, None: none is written.
         profiles, workload: as of :class:`governor.EnergyGovernor`.
         log_format: ``text`` or ``json``, in which each decision goes to stderr; None: it does not.
@@ -40,6 +40,7 @@ class Options:
     device: str
     policy: str
     trials: int
+    limits: dict[str, tuple[str | None, str | None]] | None = None
     thermal_limit: dict[str, Temperature] | None = None
     objective: str = "energy"
     power_cap: str | None = None

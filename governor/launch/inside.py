@@ -29,6 +29,7 @@ def begin(asked: dict[str, Any]) -> None:
             device=options.device,
             policy=options.policy,
             trials=options.trials,
+            limits=options.limits,
             thermal_limit=options.thermal_limit,
             record=options.record,
             profiles=options.profiles,
