@@ -604,6 +604,7 @@ class EnergyGovernor(Stream):
                 governing=controller.governing,
                 lease_held=runtime.touched,
                 point=controller.target,
+                objective=str(controller.objective),
                 knobs=dict(controller.read_back or {}),
                 slo_percentile=controller.slo.percentile,
                 slo_s=controller.slo_s,

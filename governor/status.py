@@ -27,6 +27,7 @@ class Status:
         slo_percentile: the share of inferences that must keep the SLO.
         slo_s: infinite while a relative SLO is not yet resolved.
         slo_feasible: None until known.
+        objective: what is to be small now, for people.
         latency_s, mean_latency_s: at the SLO's percentile and on average, s, in the latest
             finished window, of the stream nearest to its bound (see :class:`Trial`); NaN
             before the first, as every energy an item.
@@ -67,6 +68,7 @@ class Status:
     point: OperatingPoint | None
     knobs: Mapping[str, float]
     slo_percentile: float
+    objective: str
     slo_s: float
     slo_feasible: bool | None
     latency_s: float

@@ -300,6 +300,13 @@ def test_a_model_that_was_counted_is_in_the_record(tmp_path: Path) -> None:
     assert (header.model, header.flop, header.bytes_moved) == ("toynet", 2e9, 2e6)
 
 
+def test_another_objective_than_energy_is_told(record: Path, tmp_path: Path) -> None:
+    run = read_run(record)
+    other = replace(run, header=replace(run.header, objective="edp"))
+    assert "edp, instead of the least energy" in written(tmp_path / "edp.html", of_run(other))
+    assert "instead of the least energy" not in written(tmp_path / "energy.html", of_run(run))
+
+
 # by hand
 
 

@@ -144,6 +144,7 @@ def test_a_power_cap_is_held_and_the_objective_can_change_without_a_new_search()
         assert quick_s < slow_s
         assert len(gov.trials) - searched <= 9
         assert gov.objective == Objective(0.0, 1.0, 7.0)
+        assert gov.status().objective == "latency under 7 W"
 
 
 def test_a_cap_that_is_exceeded_in_hold_is_fallen_back_from() -> None:

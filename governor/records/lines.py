@@ -39,6 +39,7 @@ class Header:
         device, description, emulated, workload, total_rail: see
             :class:`governor.devices.device.DeviceInfo`.
         levels: by knob, ascending. ``settings``: how many of their combinations are allowed.
+        objective: what was to be small at the start, for people.
         slo: for people. ``slo_s``: its bound, null where it is relative to all-max.
         trials: operating points that a search may try.
         model, precision, flop, bytes_moved: what an item is counted to cost, where the governor
@@ -62,6 +63,7 @@ class Header:
     policy: str
     trials: Count
     seed: int
+    objective: str = "energy"
     model: str = ""
     precision: str = ""
     flop: Amount | None = None

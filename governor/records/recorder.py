@@ -91,6 +91,7 @@ class Recorder:
                 policy=self._policy,
                 trials=self._trials,
                 seed=self._seed,
+                objective=str(self._controller.objective),
                 model="" if work is None else work.name,
                 precision="" if work is None else work.precision,
                 flop=None if work is None else work.flop / work.batch_size,

@@ -47,6 +47,8 @@ def of_run(
         ("trials, decisions", f"recorded while {header.program or 'the application'} ran, "
                               f"from {header.started_at}"),
     ]  # fmt: skip
+    if header.objective != "energy":
+        sources.append(("objective", f"{header.objective}, instead of the least energy"))
     if landscape is not None:
         sources.append(("faint dots, heat map", f"{landscape.what}; the search knew nothing of it"))
     if ceilings is not None:
