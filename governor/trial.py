@@ -10,6 +10,9 @@ from governor.space import OperatingPoint
 MAIN = "main"
 """The stream of inferences that the governor's own bound is for."""
 
+IDLE = 1.1
+"""An inference that starts this many latencies after the one before had to wait for input."""
+
 
 class Span(NamedTuple):
     """One inference: start and end on the device's clock in seconds, and the items in it.
@@ -91,3 +94,13 @@ class Trial:
     def clean(self) -> bool:
         """Whether this says something about the point itself."""
         return not (self.throttled or self.disturbed)
+
+    @property
+    def interval_s(self) -> float:
+        """Mean seconds from one inference to the next."""
+        return self.duration_s / self.inferences
+
+    @property
+    def waited(self) -> bool:
+        """Whether its inferences had to wait for their input."""
+        return self.interval_s > IDLE * self.mean_latency_s

@@ -132,6 +132,12 @@ def _parse_scaled(
     return _positive(float(value), what, value, example)
 
 
+def _check_kind(value: object, what: str, kind: str, example: str) -> None:
+    """Only text and numbers can be a quantity; True is neither."""
+    if isinstance(value, bool) or not isinstance(value, str | float | int):
+        raise InputError(f"{what} {value!r} is not {kind}; write it like {example}")
+
+
 def parse_energy(value: str | float, what: str = "energy") -> float:
     """Joules from ``"20Wh"``, ``"72kJ"`` or ``72000.0``.
 
@@ -142,8 +148,7 @@ def parse_energy(value: str | float, what: str = "energy") -> float:
     72000.0
     """
     example = '"20Wh" or "72kJ"'
-    if isinstance(value, bool) or not isinstance(value, str | float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"{what} {value!r} is not an energy; write it like {example}")
+    _check_kind(value, what, "an energy", example)
     return _parse_scaled(value, _ENERGY_UNITS, what, example, bare=False)
 
 
@@ -172,8 +177,7 @@ def parse_power(value: str | float, what: str = "power") -> float:
     7.5
     """
     example = '"10W" or "7500mW"'
-    if isinstance(value, bool) or not isinstance(value, str | float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"{what} {value!r} is not a power; write it like {example}")
+    _check_kind(value, what, "a power", example)
     return _parse_scaled(value, _POWER_UNITS, what, example, bare=False)
 
 
@@ -187,8 +191,7 @@ def parse_temperature(value: Temperature, what: str = "temperature") -> float:
     85.0
     """
     example = '"85C"'
-    if isinstance(value, bool) or not isinstance(value, str | float | int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"{what} {value!r} is not a temperature; write it like {example}")
+    _check_kind(value, what, "a temperature", example)
     celsius = float(value) if not isinstance(value, str) else _celsius(value, what, example)
     if not COLDEST_C <= celsius <= WARMEST_C:
         raise InputError(

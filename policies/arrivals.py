@@ -19,9 +19,6 @@ from governor.trial import Trial
 
 BATCH_SIZE = "batch_size"
 
-_IDLE = 1.1
-"""An inference that starts this many latencies after the one before had to wait for input."""
-
 _NO_TIME_S = 1e-9
 
 
@@ -40,20 +37,11 @@ def period_s(trials: Sequence[Trial], items: FloatArray) -> float:
         items: in one inference of each, shape ``(t,)``.
     """
     intervals_s = [
-        _interval_s(trial) / size
+        trial.interval_s / size
         for trial, size in zip(trials, items.tolist(), strict=True)
-        if waited(trial)
+        if trial.waited
     ]
     return min(intervals_s, default=0.0)
-
-
-def waited(trial: Trial) -> bool:
-    """Whether its inferences had to wait for their input."""
-    return _interval_s(trial) > _IDLE * trial.mean_latency_s
-
-
-def _interval_s(trial: Trial) -> float:
-    return trial.duration_s / trial.inferences
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +102,7 @@ class Filling:
         alone_s = latency_s - self.wait_s[rows]
         if np.any(alone_s <= 0):
             return None
-        interval_s = np.array([_interval_s(trial) for trial in trials])
+        interval_s = np.array([trial.interval_s for trial in trials])
         stretch = np.where(alone_s < interval_s, latency_s / alone_s, 1.0)
         logs[0] = np.log(np.minimum(alone_s, interval_s))
         noise[0] *= stretch

@@ -9,7 +9,7 @@ import numpy as np
 
 from governor.space import FloatArray, IntArray, Space
 from governor.trial import Trial
-from policies.arrivals import items, waited
+from policies.arrivals import items
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,7 @@ class Power:
         """
         log_items = np.log(items(space))
         log_rates = np.log([trial.power_w / trial.energy_j for trial in trials])
-        idle = np.array([waited(trial) for trial in trials])
+        idle = np.array([trial.waited for trial in trials])
         if idle.all():
             each = np.log([trial.items / trial.inferences for trial in trials]) - log_items[rows]
         else:  # before each inference there may be work that takes a while, too

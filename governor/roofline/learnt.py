@@ -30,8 +30,6 @@ FEWEST = 4
 """Trials; from fewer nothing is learnt that the weak prior does not know."""
 MISFIT = (0.02, 0.035)
 """What the roofline misses at a setting, relative, of time and of energy: scatter and bend."""
-IDLE = 1.1
-"""An inference that starts this many latencies after the one before had to wait for input."""
 
 VOLTAGES = ("emc_exponent", "gpu_floor", "gpu_voltage", "cpu_floor", "cpu_voltage")
 """Coefficients that belong to the board, whatever it runs."""
@@ -99,10 +97,5 @@ def _left_open(mean: FloatArray, inputs: FloatArray, variance: FloatArray) -> Fl
 
 def _period(trials: Sequence[Trial]) -> float:
     """Between two inputs that had to be waited for, over the latency at all-max; else 0."""
-    intervals_s = [trial.duration_s / trial.inferences for trial in trials]
-    waited_s = [
-        interval_s
-        for interval_s, trial in zip(intervals_s, trials, strict=True)
-        if interval_s > IDLE * trial.mean_latency_s
-    ]
+    waited_s = [trial.interval_s for trial in trials if trial.waited]
     return min(waited_s, default=0.0) / trials[0].mean_latency_s
