@@ -22,15 +22,13 @@ from governor.roofline.energy import ENERGY_PARAMETERS
 from governor.roofline.fit import (
     PARAMETERS,
     WEAK,
-    Observations,
     Prior,
     fit,
-    log_readings,
     relative_noise,
     tangent,
 )
 from governor.roofline.knobs import model_inputs
-from governor.roofline.learnt import MISFIT, VOLTAGES
+from governor.roofline.learnt import MISFIT, VOLTAGES, observed
 from governor.roofline.time import TIME_PARAMETERS
 from governor.space import FloatArray, IntArray, Space
 from governor.trial import Trial
@@ -193,14 +191,11 @@ def _lesson(space: Space, donor: Donor) -> _Lesson | None:
     used = _latest(donor.trials)
     if len(used) < FEWEST:
         return None
-    inputs = model_inputs(_settings(used))
-    logs = np.array([log_readings(trial) for trial in used]).T
-    values = logs - logs[:, :1]
+    seen = observed(model_inputs(_settings(used)), used)
+    mean = fit(seen)
+    predicted, slopes = tangent(mean, seen.inputs)
+    told = seen.log_values - predicted + slopes @ ((mean - WEAK.mean) / WEAK.sd)
     noise = np.array([relative_noise(trial) for trial in used]).T ** 2
-    variance = noise + np.square(MISFIT)[:, None]
-    mean = fit(Observations(inputs, values, np.eye(len(used)) * variance[:, None]))
-    predicted, slopes = tangent(mean, inputs)
-    told = values - predicted + slopes @ ((mean - WEAK.mean) / WEAK.sd)
     rows = [_row(space, trial) for trial in used]
     return _Lesson((donor.board, donor.workload), np.array(rows), slopes, told, noise)
 

@@ -14,7 +14,7 @@ from governor.devices.emulated import EmulatedBoard
 from governor.devices.trace import Sweep, write_trace
 from governor.replay import Task, run
 from governor.roofline.fit import PARAMETERS, WEAK, predict
-from governor.roofline.knobs import model_inputs
+from governor.roofline.knobs import PERIOD, model_inputs
 from governor.space import Space
 from governor.transfer import KINDS, backgrounds, donor, profile_task
 from governor.trial import Trial
@@ -45,13 +45,21 @@ def taught() -> Background:
     return Background("nano", "resnet-50 batch 1", (profile,))
 
 
-def trials_of(parameters: np.ndarray, space: Space, rows: np.ndarray) -> tuple[Trial, ...]:
-    """What a board with these coefficients would give, without noise."""
-    time, energy = np.exp(predict(parameters[None], model_inputs(space))[0])
+def trials_of(
+    parameters: np.ndarray, space: Space, rows: np.ndarray, period: float = 0.0
+) -> tuple[Trial, ...]:
+    """What a board with these coefficients would give, without noise.
+
+    ``period``: from one input to the next, in latencies of the fastest setting; 0: always there.
+    """
+    inputs = model_inputs(space)
+    inputs[:, PERIOD] = period
+    time, energy = np.exp(predict(parameters[None], inputs)[0])
+    cycle = np.maximum(time, period * time[space.fastest])
     return tuple(
         Trial(point=space.point(row), latency_s=time[row], latency_se_s=0.0,
               mean_latency_s=time[row], mean_latency_se_s=0.0, energy_j=energy[row],
-              energy_se_j=0.0, power_w=1.0, inferences=10, items=10, duration_s=10 * time[row])
+              energy_se_j=0.0, power_w=1.0, inferences=10, items=10, duration_s=10 * cycle[row])
         for row in rows
     )  # fmt: skip
 
@@ -74,6 +82,20 @@ def test_what_belongs_to_the_board_is_learnt_from_its_other_workloads() -> None:
     assert missed.mean() < 0.6  # where the weak prior misses by 1
     left = lesson.prior.sd / WEAK.sd
     assert left[ours].mean() < 0.8 < left[PARAMETERS.index("launch")]
+
+
+def test_that_a_donor_waited_for_its_input_is_not_taken_for_the_boards_doing() -> None:
+    """The energy of the wait is the input's."""
+    draw, space = np.random.default_rng(1), NANO[0].space
+    board = WEAK.mean + 0.7 * WEAK.sd * draw.standard_normal(len(WEAK.mean))
+    rows = np.append(space.fastest, draw.choice(len(space), 40, replace=False))
+    for period in (0.0, 5.0):
+        camera = Donor("a", "camera", trials_of(board, space, rows, period))
+        lesson = transferred(space, Background("a", "other", (camera,)), Errors(space))
+        assert lesson is not None
+        missed = np.abs(lesson.prior.mean - board) / WEAK.sd
+        assert missed[:-2].mean() < 0.4
+        assert np.abs(lesson.bend).max() < 0.02
 
 
 def test_what_is_shared_with_nobody_stays_as_uncertain_as_it_was(taught: Background) -> None:

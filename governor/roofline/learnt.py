@@ -61,6 +61,22 @@ def learnt(space: Space, trials: Sequence[Trial]) -> Prior:
     return Prior(mean=np.where(known, found.mean, WEAK.mean), sd=sd)
 
 
+def observed(inputs: FloatArray, trials: Sequence[Trial]) -> Observations:
+    """Trials of one workload as a fit sees them: against the first, at the fastest setting.
+
+    Args:
+        inputs: of the trials, shape ``(t, 6)``, but for the period of their input, which the
+            trials tell.
+        trials: ``t`` of them.
+    """
+    inputs = inputs.copy()
+    inputs[:, PERIOD] = _period(trials)
+    logs = np.array([log_readings(trial) for trial in trials]).T
+    variance = np.array([relative_noise(trial) for trial in trials]).T ** 2
+    variance += np.square(MISFIT)[:, None]
+    return Observations(inputs, logs - logs[:, :1], np.eye(len(trials)) * variance[:, None])
+
+
 def fitted(space: Space, trials: Sequence[Trial]) -> Prior | None:
     """The coefficients that trials leave, and their deviations; None: there are too few.
 
@@ -76,21 +92,16 @@ def fitted(space: Space, trials: Sequence[Trial]) -> Prior | None:
     if len(by_row) < FEWEST or space.fastest not in by_row:
         return None
     rows = sorted(by_row, key=lambda row: row != space.fastest)  # the unit comes first
-    used = [by_row[row] for row in rows]
-    inputs = model_inputs(space)[rows]
-    inputs[:, PERIOD] = _period(used)
-    logs = np.array([log_readings(trial) for trial in used]).T
-    variance = np.array([relative_noise(trial) for trial in used]).T ** 2
-    variance += np.square(MISFIT)[:, None]
-    observed = Observations(inputs, logs - logs[:, :1], np.eye(len(used)) * variance[:, None])
-    mean = fit(observed)
-    return Prior(mean, WEAK.sd * np.sqrt(_left_open(mean, inputs, variance)))
+    seen = observed(model_inputs(space)[rows], [by_row[row] for row in rows])
+    mean = fit(seen)
+    return Prior(mean, WEAK.sd * np.sqrt(_left_open(mean, seen)))
 
 
-def _left_open(mean: FloatArray, inputs: FloatArray, variance: FloatArray) -> FloatArray:
+def _left_open(mean: FloatArray, seen: Observations) -> FloatArray:
     """Posterior variances in units of the weak prior's, shape ``(p,)``, to first order."""
-    _, slopes = tangent(mean, inputs)
-    white = (slopes / np.sqrt(variance)[..., None]).reshape(-1, len(mean))
+    _, slopes = tangent(mean, seen.inputs)
+    sd = np.sqrt(np.diagonal(seen.covariance, axis1=1, axis2=2))
+    white = (slopes / sd[..., None]).reshape(-1, len(mean))
     information = white.T @ white + np.eye(len(mean))
     return np.asarray(np.diagonal(np.linalg.inv(information)), dtype=np.float64)
 
