@@ -605,6 +605,8 @@ class EnergyGovernor(Stream):
                 lease_held=runtime.touched,
                 point=controller.target,
                 objective=str(controller.objective),
+                objective_kind=controller.objective.kind,
+                power_cap_w=controller.objective.power_cap_w,
                 knobs=dict(controller.read_back or {}),
                 slo_percentile=controller.slo.percentile,
                 slo_s=controller.slo_s,

@@ -17,6 +17,7 @@ from governor import __version__
 from governor.decision import Phase
 from governor.errors import InputError
 from governor.latencies import LatencyBuckets
+from governor.objective import KINDS
 from governor.status import Status
 from governor.streams import StreamStatus
 
@@ -280,6 +281,20 @@ FAMILIES: tuple[Family, ...] = (
         "1 for the phase that the controller is in, 0 for the others.",
         ("phase",),
         lambda status: [((one,), float(one == status.phase)) for one in get_args(Phase)],
+    ),
+    Family(
+        "governor_objective",
+        "gauge",
+        "1 for what is to be small now, 0 for the others; weighted: a tariff's weight of energy.",
+        ("objective",),
+        lambda status: [((one,), float(one == status.objective_kind)) for one in KINDS],
+    ),
+    Family(
+        "governor_power_cap_watts",
+        "gauge",
+        "The most that may be taken on average; absent where there is no cap.",
+        (),
+        _one(lambda status: status.power_cap_w),
     ),
     Family(
         "governor_frozen",

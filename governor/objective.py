@@ -109,15 +109,19 @@ class Objective:
         """The probability that the trial is at a point that keeps the SLO and the cap."""
         return p_keeps(trial, slo_s) * self.p_keeps_cap(trial)
 
+    @property
+    def kind(self) -> str:
+        """One of :data:`KINDS`: its name, whatever the cap; ``weighted`` where it has none."""
+        return _NAME_OF.get((self.energy, self.latency), _WEIGHTED)
+
     def __str__(self) -> str:
         """For people.
 
         >>> str(Objective(0.0, 1.0, 10.0)), str(Objective(1.4, 1.0))
         ('latency under 10 W', 'energy^1.4 x latency')
         """
-        names = {exponents: name for name, exponents in _NAMED.items()}
-        name = names.get((self.energy, self.latency))
-        if name is None:
+        name = self.kind
+        if name == _WEIGHTED:
             terms = (("energy", self.energy), ("latency", self.latency))
             powers = (f"{term}^{exponent:.3g}" for term, exponent in terms if exponent)
             name = " x ".join(power.removesuffix("^1") for power in powers)
@@ -125,8 +129,12 @@ class Objective:
 
 
 _NAMED = {"energy": (1.0, 0.0), "latency": (0.0, 1.0), "edp": (1.0, 1.0)}
+_NAME_OF = {exponents: name for name, exponents in _NAMED.items()}
+_WEIGHTED = "weighted"
 OBJECTIVES = tuple(_NAMED)
 """The names that :meth:`Objective.parse` takes."""
+KINDS = (*OBJECTIVES, _WEIGHTED)
+"""What an objective may be; a tariff's is ``weighted`` at most hours."""
 
 ENERGY = Objective()
 """The least energy an item."""

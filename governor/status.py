@@ -28,6 +28,8 @@ class Status:
         slo_s: infinite while a relative SLO is not yet resolved.
         slo_feasible: None until known.
         objective: what is to be small now, for people.
+        objective_kind: one of :data:`governor.objective.KINDS`.
+        power_cap_w: the most it may take on average; infinite: there is no cap.
         latency_s, mean_latency_s: at the SLO's percentile and on average, s, in the latest
             finished window, of the stream nearest to its bound (see :class:`Trial`); NaN
             before the first, as every energy an item.
@@ -69,6 +71,8 @@ class Status:
     knobs: Mapping[str, float]
     slo_percentile: float
     objective: str
+    objective_kind: str
+    power_cap_w: float
     slo_s: float
     slo_feasible: bool | None
     latency_s: float

@@ -19,6 +19,7 @@ from governor import EnergyGovernor, InputError
 from governor.devices.emulated import EmulatedBoard
 from governor.latencies import LADDER_S, Latencies, edges
 from governor.metrics import DOCUMENTED, FAMILIES, Collector
+from governor.objective import Objective
 from governor.savings import Savings
 
 DESIGNED = {
@@ -31,6 +32,18 @@ DESIGNED = {
     "governor_throttle_events_total", "governor_lease_held", "governor_restores_total",
     "governor_disturbances_total", "governor_sensor_errors_total", "governor_build_info",
 }  # fmt: skip
+
+
+def state_set(gov: EnergyGovernor, label: str) -> set[str]:
+    """Which states of ``governor_LABEL{LABEL=...}`` are 1; all others must be 0."""
+    states = {
+        dict(labels)[label]: on
+        for (name, labels), on in values(exposition(gov)).items()
+        if name == f"governor_{label}"
+    }
+    assert len(states) > 3
+    assert set(states.values()) <= {0, 1}
+    return {state for state, on in states.items() if on}
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +141,20 @@ def test_exactly_one_phase_is_1() -> None:
     with governed() as (gov, board):
         for _ in range(40):
             infer(gov, board, 20)
-            phases = {
-                dict(labels)["phase"]: on
-                for (name, labels), on in values(exposition(gov)).items()
-                if name == "governor_phase"
-            }
-            assert phases.pop(gov.phase) == 1
-            assert set(phases.values()) == {0}
+            assert state_set(gov, "phase") == {gov.phase}
+
+
+def test_the_objective_in_force_is_1_and_its_cap_is_told() -> None:
+    with governed() as (gov, board):
+        assert state_set(gov, "objective") == {"energy"}
+        assert "governor_power_cap_watts" not in families(exposition(gov))
+        gov.set_objective("latency", power_cap="6W")
+        infer(gov, board, 20)
+        assert state_set(gov, "objective") == {"latency"}
+        assert value(exposition(gov), "governor_power_cap_watts") == 6.0
+        gov.set_objective(Objective(1.4, 1.0))
+        infer(gov, board, 20)
+        assert state_set(gov, "objective") == {"weighted"}
 
 
 def test_counters_never_fall_while_a_governor_searches() -> None:
