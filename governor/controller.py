@@ -625,6 +625,7 @@ class Controller:
             return cooler
         past, self._recalled = self._recalled, None
         if past is not None and contradicts(trial, past.chosen):
+            self.phases.disown(past)
             return self._mistaken(now_s, trial)
         known = self._campaign.known
         probability = known.p_keeps(trial)
@@ -642,7 +643,9 @@ class Controller:
         """It was another phase, alike at the fastest point alone: what was recalled is no use."""
         anchor = self._campaign.known.trials[0]
         self._start_campaign(anchor)
-        self._record(trial)
+        self._note(trial)
+        if self._campaign.known.keeps(trial):  # far past the bounds one trial misleads a search
+            self._campaign.record(trial)
         return self._proceed(now_s, f"not the earlier phase: {figures(trial)}", trial)
 
     # Hold --------------------------------------------------------------------------------

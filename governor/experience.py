@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from governor.devices.device import DeviceInfo
 from governor.errors import GovernorError
 from governor.known import contradicts
-from governor.objective import ENERGY
 from governor.phases import PastPhase
 from governor.profile import (
     EMULATED,
@@ -24,7 +23,9 @@ from governor.profile import (
     Entry,
     Profile,
     ProfileKey,
+    StoredObjective,
     StoredTrial,
+    about,
     fingerprint_of,
 )
 from governor.roofline.fit import PARAMETERS
@@ -74,7 +75,6 @@ class Experience:
     """Between one run and the store.
 
     Attributes:
-        background: what is known of other workloads and boards; None until the store was read.
         errors: times the store failed.
     """
 
@@ -83,17 +83,18 @@ class Experience:
     ) -> None:
         """
         Args:
-            key: of this run; its workload is empty where nobody has named it.
+            key: of this run as it starts; its workload is empty where nobody has named it.
             in_thread: False in virtual time, where each step waits for the one before.
             owned: whether the store is to be closed at the end.
         """
-        self.background: Background | None = None
         self.errors = 0
         self._store = store
         self._key = key
         self._space = space
         self._owned = owned
         self._entries: list[Entry] = []
+        self._read: list[Entry] = []
+        self._disowned: Sequence[PastPhase] = ()
         self._latest: PastPhase | None = None
         self._first: Trial | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -107,8 +108,24 @@ class Experience:
         """The same policy, told of other workloads and boards as far as the store was read."""
         return lambda problem: policy_for(replace(problem, background=self.background))
 
-    def begin(self, tell: Callable[[list[PastPhase]], None]) -> None:
-        """Read the store, and ``tell`` what it knows of this very workload: the likest last."""
+    @property
+    def background(self) -> Background | None:
+        """What is known of other workloads and boards; None: nothing, or not yet.
+
+        Where a profile of a workload was contradicted, none of that workload teaches anything.
+        """
+        disowned = {_pair(one.key) for one in self._read if _past(one) in self._disowned}
+        donors = _donors([one for one in self._read if _pair(one.key) not in disowned])
+        return Background(*_pair(self._key), donors) if donors else None
+
+    def begin(
+        self, tell: Callable[[list[PastPhase]], None], disowned: Sequence[PastPhase] = ()
+    ) -> None:
+        """Read the store, and ``tell`` what it knows of this very workload: the likest last.
+
+        ``disowned``: what of that was contradicted, as it becomes known.
+        """
+        self._disowned = disowned
         if self._thread is not None:
             self._thread.start()
         self._do(lambda: self._load(tell))
@@ -118,8 +135,8 @@ class Experience:
 
         ``slo``: that it was for, which may have changed since the start.
         """
-        if found is None or found == self._latest or found.objective != ENERGY:
-            return  # what is stored is the choice of least energy
+        if found is None or found == self._latest:
+            return
         latest = {trial.point: trial for trial in (*found.trials, found.chosen)}
         stored = [StoredTrial.of(trial) for trial in latest.values()]
         if stored[0] is None or StoredTrial.of(found.chosen) is None:
@@ -131,9 +148,10 @@ class Experience:
             trials=[stored[0], *others[-MOST_TRIALS + 1 :]],
             chosen=dict(found.chosen.point or {}),
             slo_s=found.slo_s,
+            objective=StoredObjective.of(found.objective),
         )
         workload = self._workload_of(found.anchor)
-        key = replace(self._key, workload=workload, slo=slo)
+        key = replace(self._key, workload=workload, slo=slo, objective=about(found.objective))
         entry = Entry(key, profile)
         self._entries = [entry, *(each for each in self._entries if each.key != entry.key)]
         self._do(lambda: self._save(*entry))
@@ -172,15 +190,9 @@ class Experience:
     def _load(self, tell: Callable[[list[PastPhase]], None]) -> None:
         own = self._store.lookup(self._key) if self._key.workload else None
         alike = self._store.similar(self._key)
-        self._entries = ([] if own is None else [Entry(self._key, own)]) + alike
+        self._read = self._entries = ([] if own is None else [Entry(self._key, own)]) + alike
         phases = [past for entry in self._entries if self._same(entry) and (past := _past(entry))]
         tell(phases[::-1])
-        donors = tuple(
-            Donor(key.board, key.workload, tuple(one.trial for one in profile.trials))
-            for key, profile in self._entries
-        )
-        if donors:
-            self.background = Background(self._key.board, self._key.workload, donors)
 
     def _save(self, key: ProfileKey, profile: Profile) -> None:
         fit = fitted(self._space, [one.trial for one in profile.trials])
@@ -197,7 +209,9 @@ class Experience:
         key, ours = entry.key, self._key
         percentile, ours_too = (each.slo.partition(" ")[0] for each in (key, ours))
         of_ours = not ours.workload or _name(key.workload) == _name(ours.workload)
-        like_ours = replace(key, workload=ours.workload, slo=ours.slo) == ours
+        like_ours = (
+            replace(key, workload=ours.workload, slo=ours.slo, objective=ours.objective) == ours
+        )
         return of_ours and like_ours and percentile == ours_too
 
     def _workload_of(self, anchor: Trial) -> str:
@@ -231,4 +245,19 @@ def _past(entry: Entry) -> PastPhase | None:
     if chosen is None:
         return None
     trials = tuple(one.trial for one in profile.trials)
-    return PastPhase(profile.slo_s, trials, chosen.trial)
+    return PastPhase(profile.slo_s, trials, chosen.trial, profile.objective.objective)
+
+
+def _pair(key: ProfileKey) -> tuple[str, str]:
+    return key.board, key.workload
+
+
+def _donors(entries: Sequence[Entry]) -> tuple[Donor, ...]:
+    """What searches for other bounds or objectives have taken over from each other counts once."""
+    told: set[Trial] = set()
+    donors: list[Donor] = []
+    for key, profile in entries:
+        anchor, *others = (one.trial for one in profile.trials)
+        donors.append(Donor(*_pair(key), (anchor, *(one for one in others if one not in told))))
+        told.update(others)
+    return tuple(donors)

@@ -341,7 +341,7 @@ class EnergyGovernor(Stream):
         if self._record is not None:
             self._record.begin(self._clock.now())
         if self._experience is not None:
-            self._experience.begin(self._recall)
+            self._experience.begin(self._recall, self._controller.phases.disowned)
         self._runtime.start()
         self._automatic.begin()
         return self

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from governor.known import LATENCY_TOLERANCE, contradicts, distance
 from governor.objective import ENERGY, Objective
+from governor.schedule import differs
 from governor.trial import Trial
 
 MOST = 16
@@ -35,16 +36,21 @@ class PastPhase:
         return self.trials[0]
 
     def bound_by(self, slo_s: float, objective: Objective = ENERGY) -> bool:
-        """Whether its search was for this, or for so close a bound that it makes no odds."""
-        if objective != self.objective:
+        """Whether its search was for this, or for so close a bound or cap that it makes no odds."""
+        if differs(objective, self.objective):
             return False
         return slo_s == self.slo_s or abs(slo_s / self.slo_s - 1.0) < LATENCY_TOLERANCE
 
 
 class Phases:
-    """The latest phases. They may be of this run, or have been kept from another one."""
+    """The latest phases. They may be of this run, or have been kept from another one.
+
+    Attributes:
+        disowned: such as were found to be of another workload, or never true.
+    """
 
     def __init__(self) -> None:
+        self.disowned: list[PastPhase] = []
         self._phases: deque[PastPhase] = deque(maxlen=MOST)
 
     def __len__(self) -> int:
@@ -60,6 +66,11 @@ class Phases:
         if same is not None and same.bound_by(phase.slo_s, phase.objective):
             self._phases.remove(same)
         self._phases.append(phase)
+
+    def disown(self, phase: PastPhase) -> None:
+        """It was contradicted: nothing is learnt from it any more."""
+        self.disowned.append(phase)
+        self._phases = deque((one for one in self._phases if one != phase), maxlen=MOST)
 
     @property
     def latest(self) -> PastPhase | None:

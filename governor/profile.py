@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from annotated_types import Ge, Gt, MaxLen, MinLen
 
 from governor.errors import InputError
+from governor.objective import Objective
 from governor.space import OperatingPoint, Space
 from governor.trial import Trial
 
@@ -51,7 +52,7 @@ class ProfileKey:
         space: :func:`fingerprint_of` the settings that were allowed.
         workload: its fingerprint: see docs/profiles.md.
         slo: for people and unique: ``p95 <= 50 ms``.
-        objective: what was minimised.
+        objective: what was minimised, :func:`about`.
     """
 
     board: Annotated[Name, MinLen(1)]
@@ -88,12 +89,14 @@ class StoredTrial:
     inferences: Annotated[int, Gt(0)]
     items: Annotated[int, Gt(0)]
     duration_s: Positive
+    warming: Annotated[float, Gt(-1)] = 0.0
 
     @classmethod
     def of(cls, trial: Trial) -> StoredTrial | None:
         """None where the trial does not say enough: disturbed, or no energy was measured."""
         figures = {name: getattr(trial, name) for name in _FIGURES}
-        known = all(math.isfinite(value) and value >= 0 for value in figures.values())
+        known = all(math.isfinite(value) for value in figures.values())
+        known &= all(value >= 0 for name, value in figures.items() if name != "warming")
         positive = min(trial.latency_s, trial.mean_latency_s, trial.energy_j, trial.duration_s) > 0
         if trial.point is None or not (trial.clean and known and positive and trial.items > 0):
             return None
@@ -109,6 +112,36 @@ class StoredTrial:
 
 
 _FIGURES = tuple(each.name for each in fields(StoredTrial) if each.name != "point")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObjective:
+    """What a setting was chosen by, see :class:`governor.objective.Objective`.
+
+    Attributes:
+        power_cap_w: None: there was none, as JSON knows nothing infinite.
+    """
+
+    energy: Amount = 1.0
+    latency: Amount = 0.0
+    power_cap_w: Positive | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.objective  # it says what is wrong
+
+    @classmethod
+    def of(cls, objective: Objective) -> StoredObjective:
+        """What of it is kept: all."""
+        cap_w = objective.power_cap_w if objective.capped else None
+        return cls(energy=objective.energy, latency=objective.latency, power_cap_w=cap_w)
+
+    @property
+    def objective(self) -> Objective:
+        """As a search is told."""
+        cap_w = math.inf if self.power_cap_w is None else self.power_cap_w
+        return Objective(self.energy, self.latency, cap_w)
+
+    __pydantic_config__ = _STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +164,7 @@ class Profile:
         coefficients: by name, of the fit to the trials.
         chosen: the best setting, measured twice at least.
         slo_s: the bound in seconds that it keeps.
+        objective: what it was chosen by.
         created_s, updated_s: when first and last written, seconds since 1970.
         runs: how often it was written.
     """
@@ -142,6 +176,7 @@ class Profile:
     )
     chosen: Point
     slo_s: Positive
+    objective: StoredObjective = field(default_factory=StoredObjective)
     created_s: Amount = 0.0
     updated_s: Amount = 0.0
     runs: Annotated[int, Ge(1)] = 1
@@ -164,6 +199,16 @@ class Entry(NamedTuple):
 def fingerprint_of(space: Space) -> str:
     """Of the knobs and their levels: equal spaces have equal ones, on every machine."""
     return _digest([[knob.name, list(knob.levels)] for knob in space.knobs] + [len(space)])
+
+
+def about(objective: Objective) -> str:
+    """For a profile's key: to two digits, for a battery's cap or a tariff's weight is hardly ever
+    the same twice.
+
+    >>> about(Objective(0.0, 1.0, 9.8342))
+    'latency under 9.8 W'
+    """
+    return str(Objective(*(float(f"{value:.2g}") for value in astuple(objective))))
 
 
 def _digest(value: Sequence[Any]) -> str:

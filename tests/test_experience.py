@@ -30,12 +30,13 @@ def govern(
     slo: str = "50ms",
     seed: int = 0,
     workload: str = "",
+    **aim: object,
 ) -> tuple[EnergyGovernor, EmulatedBoard, list[str]]:
     """Until a point is held."""
     board, kinds = EmulatedBoard("agx-orin", network, seed=seed), list[str]()
     with EnergyGovernor(
         slo, device=board, seed=seed, profiles=profiles, workload=workload,
-        callback=lambda decision: kinds.append(decision.kind),
+        callback=lambda decision: kinds.append(decision.kind), **aim,
     ) as governor:  # fmt: skip
         while governor.phase != "hold":
             assert board.clock.now() < 300.0
@@ -130,6 +131,53 @@ def test_a_choice_that_no_longer_keeps_its_promise_is_not_held(file: Path) -> No
     assert dict(governor.operating_point or {}) != slow
     _, _, least_j = board.optimum(0.05)
     assert governor.status().held_energy_j < 1.03 * least_j
+
+
+def test_a_profile_that_lies_throughout_costs_one_trial_and_no_more(file: Path) -> None:
+    """The slower the cheaper, it says, and the lowest setting of all as fast as the highest."""
+    [(key, profile)] = entries(file)
+    anchor = profile.trials[0]
+    lowest = {name: levels[0] for name, levels in profile.levels.items()}
+    lies = [
+        replace(anchor, point=point, energy_j=anchor.energy_j * sum(
+            (point[name] / anchor.point[name]) ** 2 for name in point) / len(point))
+        for point in [*(one.point for one in profile.trials[1:]), lowest]
+    ]  # fmt: skip
+    with ProfileStore(file) as store:
+        store.save(key, replace(profile, trials=[anchor, *lies], chosen=lowest))
+    cold, _, _ = govern(None, seed=1)
+    misled, _, _ = govern(file, seed=1)
+    assert len(misled.trials) <= len(cold.trials) + 2
+    assert misled.operating_point == cold.operating_point
+    [(_, mended)] = entries(file)
+    assert mended.chosen == dict(cold.operating_point or {})
+
+
+def test_each_objective_has_a_choice_of_its_own_and_the_trials_serve_all(file: Path) -> None:
+    capped: dict[str, object] = {"objective": "latency", "power_cap": "14W"}
+    first, _, kinds = govern(file, **capped)
+    cold, _, _ = govern(None, **capped)
+    assert kinds.count("try") < len(cold.trials)
+    second, _, kinds = govern(file, seed=1, **capped)
+    assert kinds == ["try", "verify", "hold"]
+    assert second.operating_point == first.operating_point
+    _, _, kinds = govern(file, seed=1)
+    assert kinds == ["try", "verify", "hold"]
+    assert {key.objective for key, _ in entries(file)} == {"energy", "latency under 14 W"}
+
+
+def test_what_profiles_have_taken_over_from_each_other_teaches_once(file: Path) -> None:
+    [entry] = entries(file)
+    other = Entry(replace(entry.key, objective="edp"), entry.profile)
+    with ProfileStore(file) as store:
+        store.save(*other)
+        space = EmulatedBoard("agx-orin").space
+        key = replace(entry.key, workload="another")
+        experience = Experience(store, key, space, in_thread=False, owned=False)
+        experience.begin(lambda _: None)
+    assert experience.background is not None
+    told = [len(donor.trials) for donor in experience.background.donors]
+    assert told == [len(entry.profile.trials), 1]  # every profile has its fastest setting
 
 
 def test_an_unnamed_workload_is_known_by_what_it_takes(tmp_path: Path) -> None:

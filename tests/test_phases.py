@@ -11,6 +11,7 @@ from governor import EnergyGovernor
 from governor.controller import Controller
 from governor.devices.emulated import EmulatedBoard
 from governor.errors import InputError
+from governor.objective import Objective
 from governor.phases import MOST, PastPhase, Phases
 from governor.slo import LatencySLO
 from governor.space import OperatingPoint
@@ -105,6 +106,24 @@ def test_of_like_phases_the_one_of_the_same_bound_is_taken():
     phases.remember(narrow)
     assert phases.recognise(trial(0.0201, 0.5), 0.1) is wide
     assert phases.recognise(trial(0.0201, 0.5), 0.05) is narrow
+
+
+def test_a_cap_so_close_that_it_makes_no_odds_is_the_same() -> None:
+    capped = replace(past(0.02, 0.5), objective=Objective(0.0, 1.0, 10.0))
+    assert capped.bound_by(0.05, Objective(0.0, 1.0, 10.2))
+    assert not capped.bound_by(0.05, Objective(0.0, 1.0, 12.0))
+    assert not capped.bound_by(0.05)
+
+
+def test_what_was_disowned_is_not_recognised_again() -> None:
+    phases = Phases()
+    false, true = past(0.020, 0.5), past(0.030, 0.5)
+    phases.remember(true)
+    phases.remember(false)
+    phases.disown(false)
+    assert phases.recognise(trial(0.020, 0.5), 0.05) is None
+    assert phases.latest is true
+    assert phases.disowned == [false]
 
 
 def test_no_more_than_the_latest_phases_are_remembered():

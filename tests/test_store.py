@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, create_engine, text
 
 from governor import store as store_module
 from governor.errors import InputError
+from governor.objective import ENERGY
 from governor.profile import Entry, Profile, ProfileKey, StoredTrial, dump, load
 from governor.store import VERSION, ProfileStore, StoreError, default_path
 
@@ -63,6 +65,31 @@ def test_what_was_saved_is_found_by_its_key_alone(url: str) -> None:
         assert replace(found, created_s=0.0, updated_s=0.0) == PROFILE
         assert store.lookup(replace(KEY, slo="p95 <= 60 ms")) is None
         assert store.lookup(replace(KEY, objective="delay")) is None
+
+
+def test_a_trial_is_kept_with_all_that_a_policy_is_told() -> None:
+    for warming in (0.03, -0.02):
+        warm = replace(TRIAL.trial, warming=warming)
+        kept = StoredTrial.of(warm)
+        assert kept is not None
+        assert kept.trial == warm
+    assert StoredTrial.of(replace(TRIAL.trial, warming=math.nan)) is None
+
+
+def test_a_profile_of_an_earlier_version_is_of_least_energy(url: str) -> None:
+    """It said neither what was corrected for heat nor by what was chosen."""
+    old = asdict(PROFILE)
+    del old["objective"], old["trials"][0]["warming"]
+    with ProfileStore(url) as store:
+        store.save(KEY, PROFILE)
+        with store._transaction() as connection:
+            connection.execute(
+                text("UPDATE governor_profiles SET profile = :profile"),
+                {"profile": json.dumps(old)},
+            )
+        found = learnt(store, KEY)
+    assert found.objective.objective == ENERGY
+    assert found.trials == [TRIAL]
 
 
 def test_the_last_writer_counts(url: str) -> None:
@@ -300,6 +327,7 @@ def test_an_export_is_read_back_as_it_was() -> None:
         (lambda d: d["profiles"][0]["key"].pop("board"), r"profiles\.0\.key\.board"),
         (lambda d: d["profiles"][0]["profile"].update(trials=[]), "trials"),
         (lambda d: d["profiles"][0]["profile"].update(slo_s=-1), "slo_s"),
+        (lambda d: d["profiles"][0]["profile"]["objective"].update(energy=0), "exponents"),
         (lambda d: d["profiles"][0]["profile"]["trials"][0].update(energy_j="much"), "energy_j"),
     ],
 )

@@ -107,7 +107,8 @@ def _list(store: ProfileStore, entries: Sequence[Entry]) -> None:
         f"Profiles in {store}", "workload", "board", "SLO", "trials", "ID", folding=3
     )
     for key, profile in entries:
-        table.add_row(key.workload, key.board, key.slo, str(len(profile.trials)), key.id)
+        bounds = key.slo if key.objective == "energy" else f"{key.slo}, {key.objective}"
+        table.add_row(key.workload, key.board, bounds, str(len(profile.trials)), key.id)
     console.print(table)
 
 
