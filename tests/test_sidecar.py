@@ -135,6 +135,8 @@ def test_lines_on_its_standard_input_are_inferences(tmp_path):
             child.stdin.flush()
             time.sleep(0.02)
         until(lambda: status(tmp_path)["inferences"] == 20)
+        child.send_signal(signal.SIGTERM)  # while it waits for another line
+        assert child.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize(

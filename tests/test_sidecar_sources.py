@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import random
@@ -134,6 +133,14 @@ def test_an_emulated_board_lengthens_what_did_not_sleep_for_it():
     listened.feed.inference(now_s - 0.10, now_s, slept_s=0.05)
     assert listened.latencies() == pytest.approx([0.1, 0.1])
     assert listened.feed.slowdown == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("end_s", "slept_s"), [(1e-12, 0.0), (1e-3, 1e-3 - 1e-15)])
+def test_what_a_clock_cannot_tell_from_nothing_is_no_inference(end_s, slept_s):
+    """Its times are of another clock: on ours, whose numbers are larger, it would be none."""
+    listened = Listened(shadow=Half())
+    assert not listened.feed.inference(0.0, end_s, 1, slept_s)
+    assert listened.feed.counts == {"implausible": 1}
 
 
 # datagrams
@@ -365,6 +372,43 @@ def test_a_page_that_says_nothing_is_counted_and_tried_again(app, listened, page
     assert len(listened.latencies()) == 4
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\ncut",
+     b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200],
+    ids=("another protocol", "cut short", "a long header", "many headers"),
+)  # fmt: skip
+def test_what_is_no_answer_of_http_is_counted_and_tried_again(listened, answer):
+    with socket.create_server(("localhost", 0)) as server:
+        url = f"http://localhost:{server.getsockname()[1]}/metrics"
+        source = Scrape(SourceSpec.parse(f"triton:{url}"), listened.feed, 1.0, 1.0)
+
+        def answer_twice():
+            for _ in range(2):
+                with server.accept()[0] as end:
+                    end.recv(4096)
+                    end.sendall(answer)
+                    end.shutdown(socket.SHUT_WR)
+                    while end.recv(4096):
+                        pass
+
+        thread = threading.Thread(target=answer_twice, daemon=True)
+        thread.start()
+        source.look()
+        source.look()
+        thread.join()
+    assert source.counts == {"malformed": 2}
+
+
+@pytest.mark.parametrize("page", [TRITON.replace(b"%d", b"+Inf"), TRITON.replace(b"%d", b"1e999")])
+def test_counters_that_are_not_finite_are_counted_and_tried_again(app, listened, page):
+    app.page = page
+    source = scrape(app, listened, "triton", "yolo")
+    source.look()
+    source.look()
+    assert source.counts == {"malformed": 2}
+
+
 def test_an_unreachable_application_is_counted(listened):
     source = Scrape(SourceSpec.parse("triton:http://localhost:1/metrics"), listened.feed, 0.1, 1.0)
     source.look()
@@ -417,9 +461,12 @@ def log(where, listened, pattern="took (?P<ms>[0-9.]+) ms", **kwargs):
 
 
 def test_lines_of_standard_input_are_inferences(listened):
-    lines = b"frame 1 took 20.5 ms\nhello\nframe 2 took 30 ms\nframe 3 took 1.2.3 ms\n"
-    source = log("-", listened, stdin=io.BytesIO(lines))
+    reading, writing = os.pipe()
+    os.write(writing, b"frame 1 took 20.5 ms\nhello\nframe 2 took 1.2.3 ms\nframe 3 took 30 ms")
+    os.close(writing)
+    source = log("-", listened, stdin=reading)
     source.run(threading.Event())
+    os.close(reading)
     assert listened.latencies() == pytest.approx([0.0205, 0.030])
     assert source.counts == {"other line": 1, "malformed": 1}
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from governor.devices.device import ShadowDevice
 from governor.instrument.stream import Stream
 
-LONGEST_S = 600.0
-"""No inference lasts longer; what says so is no measurement."""
+SHORTEST_S, LONGEST_S = 1e-7, 600.0
+"""No inference lasts shorter or longer; what says so is no measurement. A clock of many days
+does not even tell its start from its end below that."""
 MOST_ITEMS = 1_000_000
 MOST_PER_S = 2000.0
 """Inferences taken a second; a flood beyond it is counted and dropped."""
@@ -126,9 +127,11 @@ class Feed:
                 self._stream.put(start_s, end_s, 1, since_s)
 
     def _plausible(self, duration_s: float, items: int, slept_s: float) -> bool:
-        return 0.0 < duration_s <= LONGEST_S and 0 < items <= MOST_ITEMS and (
-            0.0 <= slept_s < duration_s
-        )  # fmt: skip
+        return (
+            SHORTEST_S <= duration_s <= LONGEST_S
+            and 0 < items <= MOST_ITEMS
+            and 0.0 <= slept_s <= duration_s - SHORTEST_S
+        )
 
     def _allowed(self, now_s: float) -> bool:
         earned = (now_s - self._refilled_s) * MOST_PER_S

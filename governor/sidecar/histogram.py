@@ -27,6 +27,15 @@ class Reading:
     sum_s: float
     buckets: Mapping[float, float]
 
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a number that no counter can reach, or no edge can be.
+        """
+        counted = (self.count, self.sum_s, *self.buckets.values())
+        if not all(map(math.isfinite, counted)) or not all(edge >= 0.0 for edge in self.buckets):
+            raise ValueError("a count that is not finite, or a bucket below 0")
+
     def since(self, before: Reading) -> Reading | None:
         """What was counted after ``before``; None where the application began anew."""
         if self.count < before.count or self.buckets.keys() != before.buckets.keys():

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import os
+import select
 import socket
 import stat
 import struct
-import sys
 import threading
 import time
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -31,6 +32,8 @@ KINDS = ("f", "t", "b")
 """A frame, a tick, a bound."""
 MOST_PAGE = 8 * 1024 * 1024
 MOST_LINE = 16 * 1024
+CHUNK = 64 * 1024
+STDIN = 0
 _PEER = struct.Struct("=iII")
 _CREDENTIALS = socket.SCM_CREDENTIALS
 _ANSWER = struct.Struct("<d")
@@ -192,8 +195,9 @@ class Scrape:
         """Scrape once."""
         try:
             reading = self._read(_fetch(self._spec.where, self._interval_s), self._spec)
-        except (OSError, ValueError) as error:
-            self._trouble("unreachable" if isinstance(error, OSError) else "malformed", str(error))
+        except (OSError, ValueError, HTTPException) as error:
+            cause = "unreachable" if isinstance(error, OSError) else "malformed"
+            self._trouble(cause, str(error) or repr(error))
             self._before = None
             return
         if reading is None:
@@ -285,12 +289,13 @@ def _triton(text: str, spec: SourceSpec) -> Reading | None:
 class LogLines:
     """Lines of a log that name a latency: of standard input, or of a file that is followed."""
 
-    def __init__(self, spec: SourceSpec, feed: Feed, stdin: IO[bytes] | None = None) -> None:
+    def __init__(self, spec: SourceSpec, feed: Feed, stdin: int = STDIN) -> None:
+        """``stdin``: a descriptor."""
         self.counts: Counter[str] = Counter()
         self._pattern = spec.pattern
         self._feed = feed
         self._path = None if spec.where == "-" else Path(spec.where)
-        self._stdin = stdin or sys.stdin.buffer
+        self._stdin = stdin
         self._partial = b""
 
     def run(self, ending: threading.Event) -> None:
@@ -301,8 +306,13 @@ class LogLines:
             self._follow(self._path, ending)
 
     def _read_stdin(self, ending: threading.Event) -> None:
-        while not ending.is_set() and (line := self._stdin.readline(MOST_LINE)):
-            self._line(line)
+        """Not through ``sys.stdin``: Python aborts at its end if a thread still waits in there."""
+        while not ending.is_set():
+            if select.select((self._stdin,), (), (), WAKE_S)[0]:
+                chunk = os.read(self._stdin, CHUNK)
+                self._take(chunk or b"\n")  # the last line may lack its end
+                if not chunk:
+                    return
 
     def _follow(self, path: Path, ending: threading.Event) -> None:
         """From its present end on; through rotation and truncation."""
@@ -341,16 +351,17 @@ class LogLines:
 
     def _read(self, file: IO[bytes]) -> bool:
         """Take what is there; returns whether anything was."""
-        chunk = file.read(64 * 1024)
-        if not chunk:
-            return False
+        chunk = file.read(CHUNK)
+        self._take(chunk)
+        return bool(chunk)
+
+    def _take(self, chunk: bytes) -> None:
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         if len(self._partial) > MOST_LINE:
             self._partial = b""
             self.counts["too long"] += 1
         for line in lines:
             self._line(line)
-        return True
 
     def _line(self, line: bytes) -> None:
         found = self._pattern.search(line[:MOST_LINE].decode("utf-8", "replace"))
