@@ -263,9 +263,9 @@ class _PowerFit:
             bends = sum(self._free)
             low = [_FLOORS[0], 0.0] * bends + [0.0] * self._grows
             high = [_FLOORS[1], _LARGEST_RISE] * bends + [_FASTEST_GROWTH] * self._grows
-            found: list[Any] = [
+            found: list[Any] = [  # a floor may be caught at a measured clock, where the curve bends
                 optimize.least_squares(self._residuals, one, bounds=(low, high), diff_step=1e-3)
-                for one in (shape, self._start(0.8, 0.2))
+                for one in (shape, self._start(0.8, 0.2), self._start(0.45, 0.3))
             ]
             costs = [float(one.cost) for one in found]
             shape = np.asarray(found[int(np.argmin(costs))].x, dtype=np.float64)

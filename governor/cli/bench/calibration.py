@@ -108,7 +108,7 @@ def truth(board: Board) -> dict[str, list[float]]:
              for each, rate in gpu.flop_per_clock.items()}  # fmt: skip
     return {
         "cpu.voltage": [cpu.floor_hz / _MEGA, 1, cpu.levels_hz[-1] / _MEGA, cpu.v_top],
-        "cpu.busy_w_per_ghz": [losses * cpu.core_w_per_ghz],
+        "cpu.busy_w_per_ghz": [losses * cpu.core_w_per_ghz * cpu.spin_share],  # it waits
         "cpu.core_w_per_ghz": [losses * cpu.idle_w_per_ghz / cpu.cores],
         "gpu.voltage": [gpu.floor_hz / _MEGA, 1, gpu.levels_hz[-1] / _MEGA, gpu.v_top],
         "gpu.w_per_ghz": [losses * gpu.busy_w_per_ghz],

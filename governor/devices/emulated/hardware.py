@@ -73,12 +73,15 @@ class Cpu(Domain):
         cores: how many are online.
         min_hz: the power mode's own lower limit, which the default governor keeps.
         core_w_per_ghz: one busy core at the floor voltage.
+        spin_share: what of that a core draws that polls for the GPU's end: mostly it waits for
+            the load of the word that tells.
         idle_w_per_ghz: all cores waiting, at the floor voltage.
     """
 
     cores: int
     min_hz: float
     core_w_per_ghz: float
+    spin_share: float
     idle_w_per_ghz: float
 
 
@@ -138,8 +141,9 @@ class Stack:
 
     Attributes:
         efficiency: of the peak, by kind of operation, ``winograd`` above 1 where it saves enough
-            multiplications; ``plain`` is that of convolutions in fp32,
-            which run on plain cores, and so nearer to a lower peak.
+            multiplications; ``plain`` is that of convolutions in fp32, and ``plain_gemm``, where
+            it differs from ``gemm``, of products, which run on plain cores, and so nearer to a
+            lower peak.
         narrow_channels: products over so many channels reach half of that efficiency.
         kernel_cycles: GPU clocks that each kernel costs however small.
         launch_cycles: CPU clocks to launch one kernel.

@@ -109,13 +109,16 @@ def _precisions(board: Board, workload: Workload) -> dict[str, str]:
     }
 
 
+_PLAIN = {"conv": "plain", "winograd": "plain", "gemm": "plain_gemm"}
+
+
 def _flop_per_clock(board: Board, workload: Workload) -> dict[str, float]:
     """What wide operations of each kind reach."""
     efficiency = board.stacks[workload.framework].efficiency
     reached: dict[str, float] = {}
     for kind, precision in _precisions(board, workload).items():
-        plain = precision == "fp32" and kind in ("conv", "winograd")
-        share = efficiency["plain"] if plain else efficiency.get(kind, 1.0)
+        name = _PLAIN.get(kind, kind) if precision == "fp32" else kind
+        share = efficiency.get(name, efficiency.get(kind, 1.0))
         reached[kind] = share * board.gpu.flop_per_clock[precision]
     return reached
 
@@ -199,7 +202,8 @@ def tables(
 
     gpu_share = np.minimum(on_gpu_s[None] / latency_s, 1.0)
     own_share = np.minimum((serial_s + launch_s)[:, None, None] / latency_s, 1.0)
-    own_cores = np.ones(shape) if stack.spins else own_share
+    waits = 1 - own_share if stack.spins else np.zeros(shape)
+    own_cores = own_share + cpu.spin_share * waits
     busy_cores = np.minimum(own_cores + contention.cpu_cores, online)
     moved = float(traffic(board, workload, work).sum())
     rate = moved / latency_s + contention.memory_bytes_per_s
@@ -219,7 +223,7 @@ def tables(
     return Tables(
         latency_s=latency_s,
         gpu_share=gpu_share,
-        cpu_share=np.minimum(own_cores, 1.0),
+        cpu_share=own_share + waits,
         bytes_per_s=rate,
         busy_w=_components(
             gpu_w, cpu_w, soc_w + soc_pj * rate, dram_w + dram_pj * rate, board.base_w, shape=shape
