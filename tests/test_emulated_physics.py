@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -124,6 +126,31 @@ def test_a_compiled_network_follows_the_gpu_clock_instead() -> None:
     latency_s = board.true_latency_s(top)
     assert board.true_latency_s(slow_cpu) < 1.1 * latency_s
     assert board.true_latency_s(slow_gpu) > 1.6 * latency_s
+
+
+def test_a_core_that_waits_for_the_gpu_looks_busy_and_draws_less() -> None:
+    board, work = load_board("nano"), load_workload("distilbert")
+    spinning, working = (
+        tables(replace(board, cpu=replace(board.cpu, spin_share=share)), work, 4)
+        for share in (0.5, 1.0)
+    )
+    assert np.all(spinning.cpu_share == 1)
+    cpu_w = [
+        table.busy_w[-1, 0, -1, 1] - table.idle_w[-1, 0, -1, 1] for table in (spinning, working)
+    ]
+    assert cpu_w[0] == pytest.approx(0.5 * cpu_w[1], rel=0.05)  # at the GPU's lowest clock it waits
+    assert np.all(spinning.latency_s == working.latency_s)
+
+
+def test_products_in_fp32_come_nearer_to_the_peak_of_plain_cores() -> None:
+    board = load_board("xavier-nx")
+    stack = board.stacks["pytorch"]
+    without = {key: each for key, each in stack.efficiency.items() if key != "plain_gemm"}
+    tensor_like = replace(board, stacks={"pytorch": replace(stack, efficiency=without)})
+    for network, slower in (("distilbert", 2.0), ("mobilenet-v2", 1.0)):
+        work = load_workload(network)
+        here, there = (tables(each, work, 8).latency_s[-1, -1, -1] for each in (board, tensor_like))
+        assert there / here == pytest.approx(slower, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,11 @@ def test_an_image_is_prepared_by_the_cpu_and_a_sentence_hardly() -> None:
     assert sentence < 1e4
 
 
+def test_a_detectors_boxes_are_decoded_by_the_cpu() -> None:
+    cycles = nano_xavier.workload("yolov4-tiny").host_cycles
+    assert cycles == nano_xavier.HOST_CYCLES * (3 * 416 * 416 + 2535 * 85)
+
+
 def test_the_study_is_all_networks_on_both_boards(tmp_path: Path) -> None:
     todo = tasks(tmp_path, 20, 2, 0)
     assert {(one.board, one.network) for one in todo} == {(b, n) for b in BOARDS for n in NETWORKS}

@@ -77,7 +77,7 @@ def _minima(path: Path, results: Sequence[Result]) -> Path:
     figure.text(
         0.02,
         0.875,
-        "the study's measurements beside the EMULATION, mean over batch sizes; bars: their range",
+        "the study's measurements beside the EMULATION, mean over batch sizes; lines: their range",
         size=9.5,
         color=FAINT,
     )
@@ -97,11 +97,16 @@ def _minima(path: Path, results: Sequence[Result]) -> Path:
             xytext=(0, 3), textcoords="offset points", ha="center", size=8.5, color=INK,
         )  # fmt: skip
         axes.annotate(
-            f"{value:.0f} %", (place + 0.2, 0), xytext=(0, 4), textcoords="offset points",
-            ha="center", size=8.5, color="white",
+            f"{value:.0f} %", (place + 0.2, 0), xytext=(0, 5), textcoords="offset points",
+            ha="center", size=8.5, color="white", zorder=5,
+            bbox={"facecolor": COLOURS[0], "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
     axes.set_xticks(places, [f"{network}\n{_TITLES[b].split(' ', 1)[1]}" for b, network in pairs])
-    axes.legend(loc="upper left", frameon=False, fontsize=9, labelcolor=INK)
+    axes.set_yticks(range(0, 25, 5), [f"{tick} %" for tick in range(0, 25, 5)])
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9,
+        labelcolor=INK,
+    )  # fmt: skip
     figure.savefig(path, dpi=130)
     return path
 
