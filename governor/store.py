@@ -195,6 +195,8 @@ class ProfileStore:
 
     def forget(self, ids: Sequence[str]) -> int:
         """Drop the profiles with these :attr:`ProfileKey.id`; returns how many there were."""
+        if not ids:
+            return 0
         with self._transaction() as connection:
             return connection.execute(delete(_PROFILES).where(_PROFILES.c.id.in_(ids))).rowcount
 
@@ -202,6 +204,8 @@ class ProfileStore:
 
     def _read(self, statement: Any) -> list[Entry]:
         with self._reporting():
+            if self._absent():
+                return []
             engine = self._open()
             with engine.connect() as connection:
                 rows = connection.execute(statement).all()
@@ -235,6 +239,15 @@ class ProfileStore:
         )
         with self._transaction() as connection:
             connection.execute(statement, rows)
+
+    def _absent(self) -> bool:
+        """Whether there is no such file yet; to look for something makes none."""
+        if self._engine is not None or self._url.get_backend_name() != "sqlite":
+            return False
+        try:
+            return Path(str(self._url.database)).stat().st_size == 0
+        except FileNotFoundError:
+            return True
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:

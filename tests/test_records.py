@@ -219,6 +219,18 @@ def test_two_governors_do_not_mix_their_lines(
     assert "another governor writes it" in caplog.text
 
 
+def test_a_file_that_holds_something_else_is_left_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text("device,workload\n")
+    assert govern(path, inferences=20).status().record_errors > 0
+    assert "it holds something else" in caplog.text
+    assert main(["demo", "--record", str(path)]) == 2
+    assert "is no run record" in capsys.readouterr().err
+    assert path.read_text() == "device,workload\n"
+
+
 def test_what_is_no_path_is_refused_at_once() -> None:
     with pytest.raises(InputError, match=r"run\.jsonl"):
         EnergyGovernor("40ms", device=ToyBoard(), record=5)  # type: ignore[arg-type]

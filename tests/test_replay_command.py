@@ -165,6 +165,16 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert says in captured.err
 
 
+@pytest.mark.parametrize("command", ["replay", "compare", "seeding", "transfer"])
+def test_no_trace_is_written_over_by_what_is_said_of_it(
+    command: str, trace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path(trace).read_bytes()
+    assert main([command, trace, "--latency-slo", "1.3x", "--json", trace]) == 2
+    assert "is an input" in capsys.readouterr().err
+    assert Path(trace).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -241,6 +241,14 @@ def test_a_locked_file_is_waited_for_and_then_given_up(
         assert learnt(store, KEY).runs == 2
 
 
+def test_to_look_for_a_profile_makes_no_file(tmp_path: Path) -> None:
+    with ProfileStore(tmp_path / "no" / "such.db") as store:
+        assert store.entries() == []
+        assert store.lookup(KEY) is None
+        assert store.forget([]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("content", [b"not a database at all, but a text" * 100, b"\0" * 4096])
 def test_a_corrupt_file_is_said_and_kept(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "profiles.db"

@@ -71,6 +71,7 @@ def test_levels_of_a_knob_are_chosen_as_people_write_them(levels: str, mhz: list
         ({"cpu_hz": "3GHz:"}, "they go from 500 MHz to 2000 MHz"),
         ({"cpu_hz": "777MHz"}, "the nearest is 800 MHz"),
         ({"cpu_hz": "/x"}, "is not a count"),
+        ({"cpu_hz": "800"}, "a single level has a unit, such as 2000MHz"),
         ({"cpu_hz": "fast,slow"}, "is not a number with a unit"),
     ],
 )
@@ -368,6 +369,19 @@ def test_another_sweep_is_not_mixed_into_it(
     assert main(command(path, "--seed", "1", "--overwrite")) == 0
 
 
+def test_a_file_of_somebody_else_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("sweep.csv", "sweep.json"):
+        theirs = tmp_path / name
+        theirs.write_text("years of work\n")
+        assert main(command(tmp_path / "sweep.csv")) == 2
+        assert "--overwrite" in capsys.readouterr().err
+        assert theirs.read_text() == "years of work\n"
+        assert list(tmp_path.iterdir()) == [theirs]
+        theirs.unlink()
+
+
 def test_a_line_that_was_cut_short_is_measured_again(tmp_path: Path) -> None:
     path, repeats = tmp_path / "sweep.csv", tmp_path / "sweep.repeats.csv"
     assert main(command(path)) == 0
@@ -385,6 +399,7 @@ def test_a_line_that_was_cut_short_is_measured_again(tmp_path: Path) -> None:
         (["--knob", "fan"], "no such knob"),
         (["--batch", "0"], "--batch must be sizes"),
         (["--batch", "study"], "yolov8n is not of the study, whose networks are alexnet"),
+        (["--ambient", "nan"], "--ambient 'nan' is not in degrees Celsius"),
         (["--on-error", "shrug"], "--on-error must be stop or skip"),
         (["--knob", "gpu_hz=1", "--knob", "gpu_hz=2"], "given twice"),
     ],

@@ -101,7 +101,7 @@ def compare(
     budgets = _budgets(budget, trials, windows)
     slos = [parse_bound(text) for text in latency_slo]
     sweeps, defaults = _sweeps(traces or [], board, workload, device)
-    check_writable(plot, json_file)
+    check_writable(plot, json_file, inputs=traces or ())
     if plot is not None:
         from governor.report.drawing import check_format
         from governor.report.plots import FORMATS

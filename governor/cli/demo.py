@@ -23,6 +23,7 @@ from governor.cli.replay import (
     Profiles,
     Record,
     ReportFile,
+    check_record,
     check_report,
     check_writable,
     parse_profiles,
@@ -197,7 +198,8 @@ def demo(
     """Govern an inference loop on an emulated Jetson: no hardware is needed or touched."""
     from rich.console import Console
 
-    check_writable(json_file, record)
+    check_writable(json_file)
+    check_record(record)
     check_report(report)
     store = parse_profiles(profiles)
     setup = Setup(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -187,7 +187,7 @@ def replay(
     sweeps = select(read_sweeps(traces), workload, device)
     if joint:
         sweeps = join(sweeps)
-    check_writable(json_file)
+    check_writable(json_file, inputs=traces)
     check_report(report)
     runs = run_with_progress(
         [
@@ -283,19 +283,36 @@ def select(
     return selected
 
 
-def check_writable(*paths: Path | None) -> None:
+def check_writable(*paths: Path | None, inputs: Iterable[Path] = ()) -> None:
     """Find out before the work, not after it, that a result cannot be written.
 
     Raises:
-        InputError: the path is a folder, or its folder is missing or read-only.
+        InputError: the path is a folder, or one of the ``inputs``, or its folder is missing or
+            read-only.
     """
+    read = {source.resolve() for source in inputs}
     for path in paths:
         if path is None:
             continue
         if path.is_dir():
             raise InputError(f"{path} is a folder; give the path of a file")
+        if path.resolve() in read:
+            raise InputError(f"{path} is an input; give another name for what is written")
         if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
             raise InputError(f"{path} cannot be written; give a path in a folder that can be")
+
+
+def check_record(path: Path | None) -> None:
+    """Find out before the run that it cannot be appended to a file.
+
+    Raises:
+        InputError: it cannot be written, or holds something else.
+    """
+    from governor.records.file import is_foreign
+
+    check_writable(path)
+    if path is not None and is_foreign(path):
+        raise InputError(f"{path} is no run record, and is left as it is; give another file")
 
 
 def parse_profiles(text: str | None) -> str | bool | None:

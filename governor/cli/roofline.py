@@ -100,7 +100,7 @@ def roofline(
 
     From a network's counted work and the board's constants: no hardware is needed or touched.
     """
-    check_writable(json_file, plot, output)
+    check_writable(json_file, plot, output, inputs=() if model is None else [Path(model)])
     if plot is not None:
         from governor.report.drawing import check_format
         from governor.report.roofline import FORMATS

@@ -17,7 +17,7 @@ from governor.cli.replay import (
     Profiles,
     Record,
     Workload,
-    check_writable,
+    check_record,
     parse_profiles,
 )
 from governor.launch import Options, prepare
@@ -61,7 +61,7 @@ def run(
     LatencySLO.parse(latency_slo, percentile)
     parse_objective(objective, power_cap)
     check_policy_name(policy)
-    check_writable(record)
+    check_record(record)
     options = Options(
         latency_slo=latency_slo,
         percentile=percentile,

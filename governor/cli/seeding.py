@@ -95,8 +95,8 @@ def seeding(
 
     place = Place(jobs, backend, scheduler)
     slos = [parse_bound(text) for text in latency_slo or ("1.2x", "2x")]
+    check_writable(json_file, inputs=traces or ())
     measured = _known(read_traces(traces)) if traces else []
-    check_writable(json_file)
     virtual = [_countable(name.strip()) for name in emulated.split(",") if name.strip()]
     if not measured and not virtual:
         raise InputError("nothing to search: give a trace of a known board, or --emulated")

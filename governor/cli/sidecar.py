@@ -20,6 +20,7 @@ from governor.cli.replay import (
     Profiles,
     Record,
     Workload,
+    check_record,
     check_writable,
     parse_profiles,
 )
@@ -101,8 +102,8 @@ def sidecar(
 
     sources = [SourceSpec.parse(text) for text in source or ()]
     interval_s = parse_duration(interval, "--interval")
-    for path in (record, status_file):
-        check_writable(path)
+    check_record(record)
+    check_writable(status_file)
     governed = Sidecar(
         latency_slo,
         percentile=percentile,

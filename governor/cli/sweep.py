@@ -18,7 +18,7 @@ from governor.cli.replay import (
     result_table,
 )
 from governor.errors import GovernorError, InputError
-from governor.units import format_duration, format_energy, format_power
+from governor.units import format_duration, format_energy, format_power, parse_temperature
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,8 +77,8 @@ def sweep(
     ] = 2048.0,
     seed: Annotated[int, typer.Option(help="Of the order of the settings.")] = 0,
     ambient: Annotated[
-        float | None,
-        typer.Option(metavar="DEGREES", help="Of the air, to be written down: no board knows it."),
+        str | None,
+        typer.Option(metavar="25C", help="Of the air, to be written down: no board knows it."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin again where FILE.csv was begun before.")
@@ -99,6 +99,7 @@ def sweep(
         raise InputError(f"--output {output}: give a file name that ends in .csv")
     if on_error not in ("stop", "skip"):
         raise InputError(f"--on-error must be stop or skip, got {on_error!r}")
+    ambient_c = None if ambient is None else parse_temperature(ambient, "--ambient")
     sizes = _sizes(batch, workload or _own_workload(device))
     check_writable(output)
     check_report(report)
@@ -114,7 +115,7 @@ def sweep(
         )
         name = workload or _own_workload(device)
         about = describe(opened, name, space, rules, repeats, seed)
-        started = provenance(opened, sys.argv, ambient)
+        started = provenance(opened, sys.argv, ambient_c)
         file = _file(output, space, about, started, overwrite)
         measurements = schedule(space, repeats, seed)
         console = result_console()

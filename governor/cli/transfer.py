@@ -70,7 +70,7 @@ def transfer(
 
     slos = [parse_bound(text) for text in latency_slo or ("1.2x", "2x")]
     place = Place(jobs, backend, scheduler)
-    check_writable(json_file)
+    check_writable(json_file, inputs=traces or ())
     what = "measured" if traces else "emulated"
     names = [name.strip() for name in emulated.split(",") if name.strip()]
     sweeps = read_sweeps(traces) if traces else [emulated_sweep(name) for name in names]

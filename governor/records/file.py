@@ -15,6 +15,10 @@ MOST_WAITING = 10_000
 PATIENCE_S = 5.0
 """So long the end waits for the disk."""
 
+MARK = b'"record": "'
+"""Is in every line; a file whose first has none is somebody else's, and is left as it is."""
+LONGEST_LINE = 1_000_000
+
 logger = logging.getLogger("governor")
 
 
@@ -84,8 +88,23 @@ class LineFile:
             )  # fmt: skip
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether this is a file with something in it that is no run record.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        first = file.readline(LONGEST_LINE)
+    return first != b"" and MARK not in first
+
+
 def _open(path: Path) -> int:
     """For appending, locked, at the beginning of a line: a crash may have left half a one."""
+    if is_foreign(path):
+        raise OSError("it holds something else; give another file")
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -95,21 +95,34 @@ class SweepFile:
             self._starts = [*self._check_same(fingerprint), *self._starts]
             self.done = self._read()
         else:
+            self._check_free()
             self._write_about({})
             self._append(self._columns)
 
     def _check_same(self, fingerprint: str) -> list[dict[str, Any]]:
         """What is known of the starts before this one."""
-        try:
-            found = _Begun.model_validate_json(self.about_path.read_bytes())
-        except (OSError, ValueError):
-            found = None
+        found = self._begun()
         if found is None or found.fingerprint != fingerprint:
             raise InputError(
                 f"{self.repeats_path}: holds another sweep (other device, workload, settings or "
                 "rules); give another -o, or --overwrite"
             )
         return found.starts
+
+    def _check_free(self) -> None:
+        """No file of somebody else's is written over; a sweep killed at once left its story."""
+        for path in (self.path, self.about_path):
+            if path.exists() and (path == self.path or self._begun() is None):
+                raise InputError(
+                    f"{path}: is there already, and no sweep was begun in {self.repeats_path}; "
+                    "give another -o, or --overwrite"
+                )
+
+    def _begun(self) -> _Begun | None:
+        try:
+            return _Begun.model_validate_json(self.about_path.read_bytes())
+        except (OSError, ValueError):
+            return None
 
     def remaining(self, measurements: Sequence[Measurement]) -> list[Measurement]:
         """Those that are not done yet."""

@@ -78,7 +78,11 @@ def _chosen(name: str, levels: FloatArray, wanted: str) -> FloatArray:
         step = _count(name, text[1:], wanted)
         return np.union1d(levels[::-1][::step], levels[:1])
     if text.isdigit() and name.endswith(("_hz", "_w")):
-        count = min(_count(name, text, wanted), len(levels))
+        if (count := _count(name, text, wanted)) > len(levels):
+            raise InputError(
+                f"--knob {name}={wanted}: there are {len(levels)} levels; a single level has a "
+                f"unit, such as {format_knob_value(name, levels[-1]).replace(' ', '')}"
+            )
         places = (
             np.linspace(0, len(levels) - 1, count) if count > 1 else np.array([len(levels) - 1])
         )
