@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from governor.meter import STALE
+from governor.meter import resolved_energy_j
 from governor.space import OperatingPoint
 from governor.trial import Trial
 from governor.units import format_duration, format_energy, format_power
@@ -55,6 +56,6 @@ def figures(trial: Trial) -> str:
     latencies = [f"{format_duration(s.latency_s)} for {s.stream}" for s in trial.by_stream]
     several = " and ".join(latencies) if len(latencies) > 1 else format_duration(trial.latency_s)
     latency = f"{several} at the percentile"
-    if not trial.energy_se_j < STALE * trial.energy_j:  # NaN too
+    if math.isnan(resolved_energy_j(trial)):
         return f"{latency}, left before its energy could be measured"
     return f"{latency}, {format_energy(trial.energy_j)} an item, {format_power(trial.power_w)}"

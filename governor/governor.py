@@ -3,61 +3,36 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
-from datetime import time as midnight
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from governor import arguments, decision_log
+from governor.arguments import Limit
 from governor.controller import Controller, OnDisturbance, OnDrift
 from governor.decision import Decision, Phase
-from governor.devices import open_device
-from governor.devices.device import (
-    Device,
-    DeviceInfo,
-    MonotonicClock,
-    Sample,
-    ShadowDevice,
-    include_named,
-)
-from governor.errors import GovernorError, InputError, NoDeviceError
+from governor.devices.device import Device, DeviceInfo, MonotonicClock, Sample, ShadowDevice
+from governor.errors import GovernorError
 from governor.exits import ExitGuard
 from governor.instrument.automatic import Automatic, Instrument, parse_instrument
 from governor.instrument.explicit import SpanRecorder
 from governor.instrument.stream import Stream
-from governor.meter import STALE
 from governor.objective import Objective
 from governor.pace import Pace
+from governor.policy_source import PolicySource
 from governor.roofline.work import Work
 from governor.runtime import Runtime
-from governor.schedule import Follower, Moment, Schedule, parse_objective
-from governor.search_worker import SearchWorker
+from governor.schedule import Follower, Schedule
 from governor.slo import LatencySLO
-from governor.space import Knob, OperatingPoint, Space
+from governor.space import OperatingPoint
 from governor.status import Status
 from governor.streams import Resolution
 from governor.trial import MAIN, Span, Trial
-from governor.units import (
-    Duration,
-    ThermalLimit,
-    format_percent,
-    parse_knob_value,
-    parse_thermal_limit,
-)
-from policies.policy import (
-    DEFAULT_POLICY,
-    Policy,
-    PolicyFactory,
-    Problem,
-    check_policy_name,
-    load_policy,
-)
+from governor.units import Duration, ThermalLimit, parse_thermal_limit
+from policies.policy import DEFAULT_POLICY, Policy, PolicyFactory
 
 if TYPE_CHECKING:
     from governor.experience import Experience
@@ -66,9 +41,6 @@ if TYPE_CHECKING:
     from governor.phases import PastPhase
     from governor.store import ProfileStore
 
-Limit = tuple[str | float | None, str | float | None]
-_WORKLOAD = re.compile(r"(?!\s)[^@\x00-\x1f\x7f]{1,100}")
-_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 logger = logging.getLogger("governor")
 
 _UNKNOWN = DeviceInfo(
@@ -137,8 +109,9 @@ class EnergyGovernor(Stream):
             percentile: the share of inferences that must keep it.
             device: ``"auto"``, ``"emulated:agx-orin"``, ``"emulated:agx-orin/yolov8n"``, or
                 a device object; that one is released but not closed.
-            policy: a name, a callable that makes a policy of a Problem, or a policy; that one
-                serves every search, so it is told of the trials before a drift, too.
+            policy: a name, a callable that makes a policy of a Problem for each search, such as
+                its class, or a policy object: that one serves every search, so it is told of the
+                trials before a drift, too, and bound and objective cannot change under it.
             model: what an inference runs, so that a search starts from what the roofline
                 predicts for it: its counted work, or what :func:`count_work
                 <governor.roofline.counting.count_work>` takes.
@@ -179,42 +152,43 @@ class EnergyGovernor(Stream):
             NoDeviceError: nothing to govern here, and ``required``.
         """
         slo = LatencySLO.parse(latency_slo, percentile)
-        aim = _aim(objective, power_cap)
-        if name and not _NAME.fullmatch(name):
-            raise InputError(
-                f"a governor's name is up to 64 letters, digits, '.', '-' and '_', got {name!r}"
-            )
+        aim = arguments.aim_of(objective, power_cap)
+        if name:
+            arguments.check_name(name, "governor")
         self._name = name
-        self._metrics = _metrics_config(metrics)
-        store = _store(profiles, workload)
-        self._exporter: Exporter | None = None
-        self._source_counts: Callable[[], Mapping[tuple[str, str], int]] = dict
-        sizes = _batch_sizes(batch_size)
+        self._metrics = arguments.metrics_config(metrics)
+        store = arguments.profile_store(profiles, workload)
+        sizes = arguments.batch_sizes(batch_size)
         limits_c = parse_thermal_limit(thermal_limit)
         frameworks = parse_instrument(instrument)
-        self._callback = callback
-        self._worker: SearchWorker | None = None
-        if isinstance(policy, str):
-            check_policy_name(policy)
+        self._policies = PolicySource(policy)
+        if not isinstance(aim, Objective):
+            self._policies.check_may_change("the objective")
         self._owned = isinstance(device, str)
-        self._device = _open(device, required)
-        self._info = self._device.info if self._device is not None else _UNKNOWN
-        clock = self._device.clock if self._device is not None else MonotonicClock()
-        space = None if self._device is None else _allowed(self._device, limits, sizes)
-        self._clock = clock
-        self._spent_j: Callable[[], float] = lambda: 0.0
-        self._follower: Follower | None = None
-        policy_for = self._policy_for(policy, in_process=clock.virtual or space is None)
-        policy_for = self._seeded(policy_for, space, model, board)
+        self._device = arguments.device_of(device, required)
+        self._info = _UNKNOWN if self._device is None else self._device.info
+        self._clock = clock = MonotonicClock() if self._device is None else self._device.clock
+        space = None
+        if self._device is not None:
+            space = arguments.allowed_space(self._device, limits, sizes)
+            if not clock.virtual:
+                self._policies.in_child()
+            if model is not None or board is not None:
+                self._policies.seed(space, model, board or self._info.name)
+        policy_for: PolicyFactory = self._policies
         self._experience: Experience | None = None
         if store is not None and space is not None:
             from governor.experience import Experience, key_of  # only who keeps profiles pays
 
-            key = key_of(self._info, space, slo, workload, _work(model))
+            key = key_of(self._info, space, slo, workload, arguments.counted_work(model))
             self._experience = Experience(
                 store, key, space, in_thread=not clock.virtual, owned=store is not profiles
             )
             policy_for = self._experience.informing(policy_for)
+        self._callback = callback
+        self._exporter: Exporter | None = None
+        self._source_counts: Callable[[], Mapping[tuple[str, str], int]] = dict
+        self._follower: Follower | None = None
         self._controller = Controller(
             space,
             slo,
@@ -228,7 +202,6 @@ class EnergyGovernor(Stream):
             thermal_limits_c=limits_c,
             objective=self._follow(aim),
         )
-        self._spent_j = lambda: self._controller.seen.meter.total_j
         recorder = SpanRecorder(
             time.perf_counter if isinstance(clock, MonotonicClock) else clock.now,
             items=(lambda: self.batch_size) if sizes else (lambda: 1),
@@ -241,8 +214,9 @@ class EnergyGovernor(Stream):
             from governor.records.recorder import Recorder  # only who records pays for it
 
             self._record = Recorder(
-                _path(record), self._controller, space, self._info,
-                policy=_name_of(policy), trials=trials, seed=seed, work=_work(model),
+                arguments.record_path(record), self._controller, space, self._info,
+                policy=self._policies.name, trials=trials, seed=seed,
+                work=arguments.counted_work(model),
             )  # fmt: skip
         super().__init__(recorder)
         # real work takes none of virtual time, so there it is seen only if named
@@ -260,19 +234,13 @@ class EnergyGovernor(Stream):
         self._guard = ExitGuard(self._end)
         self._state = "new"
 
-    def _follow(self, aim: Objective | Schedule) -> Objective:
+    def _follow(self, aim: Objective | Schedule, spent_j: float = 0.0) -> Objective:
         """From now on ``aim``; returns what that is at present."""
         if isinstance(aim, Objective):
             self._follower = None
             return aim
-        self._follower = Follower(aim, self._moment)
+        self._follower = Follower(aim, self._clock, spent_j)
         return self._follower.objective
-
-    def _moment(self) -> Moment:
-        now = datetime.now()
-        if self._clock.virtual:
-            now = datetime.combine(now.date(), midnight()) + timedelta(seconds=self._clock.now())
-        return Moment(now, self._spent_j())
 
     def _look(self, now_s: float, spans: Sequence[Span], sample: Sample | None) -> None:
         """Before the controller is shown what happened."""
@@ -281,49 +249,13 @@ class EnergyGovernor(Stream):
         if self._follower is None:
             return
         try:
-            objective = self._follower.look(now_s)
+            objective = self._follower.look(now_s, self._controller.seen.meter.total_j)
         except Exception as error:  # a file or a callable of the user's
             logger.warning("what the objective is now cannot be told: %s", error)
             return
         if objective is not None:
             with self._runtime.lock:
                 self._controller.aim(objective)
-
-    def _policy_for(self, policy: str | Policy | PolicyFactory, in_process: bool) -> PolicyFactory:
-        if isinstance(policy, str):
-            if in_process:
-                return lambda problem: load_policy(policy)(problem)
-            self._worker = SearchWorker(policy)
-            return self._worker.policy_for
-        if isinstance(policy, type) or not hasattr(policy, "ask"):
-            if not callable(policy):
-                raise InputError(f"policy {policy!r} is no name, no policy and no callable")
-            return cast(PolicyFactory, policy)
-        given = cast(Policy, policy)
-        return lambda _problem: given
-
-    def _seeded(
-        self,
-        policy_for: PolicyFactory,
-        space: Space | None,
-        model: Work | str | Path | None,
-        board: str | Path | None,
-    ) -> PolicyFactory:
-        """The same policy, told what board and model let expect."""
-        if space is None or (model is None and board is None):
-            return policy_for
-        from governor.roofline.prior import seeding  # only who seeds pays for it
-
-        prior_in = seeding(model, board or self._info.name)
-        prior_in(space)  # now, and not in the control loop
-
-        def seeded(problem: Problem) -> Policy:
-            """What earlier trials taught is worth more than what was to be expected."""
-            if not problem.prior.weak:
-                return policy_for(problem)
-            return policy_for(replace(problem, prior=prior_in(problem.space)))
-
-        return seeded
 
     # The block ---------------------------------------------------------------------------
 
@@ -335,8 +267,7 @@ class EnergyGovernor(Stream):
         if self._metrics is not None:
             self._export(self._metrics)
         self._state = "running"
-        if self._worker is not None:
-            self._worker.start()
+        self._policies.start()
         self._guard.arm()
         if self._record is not None:
             self._record.begin(self._clock.now())
@@ -403,8 +334,7 @@ class EnergyGovernor(Stream):
                 self._experience.close()
             if self._exporter is not None:
                 self._exporter.close()
-            if self._worker is not None:
-                self._worker.rest()
+            self._policies.rest()
             if self._owned and self._device is not None:
                 self._device.close()
             self._guard.disarm()
@@ -437,10 +367,7 @@ class EnergyGovernor(Stream):
         Raises:
             InputError: an argument cannot be used, or the name is taken.
         """
-        if not _NAME.fullmatch(name):
-            raise InputError(
-                f"a stream's name is up to 64 letters, digits, '.', '-' and '_', got {name!r}"
-            )
+        arguments.check_name(name, "stream")
         slo = LatencySLO.parse(latency_slo, percentile)
         with self._runtime.lock:
             self._controller.seen.streams.add(name, slo, stall_s)
@@ -479,6 +406,7 @@ class EnergyGovernor(Stream):
         Raises:
             InputError: an argument cannot be used, or there is no such stream. Nothing changed.
         """
+        self._policies.check_may_change("the latency bound")
         with self._runtime.lock:
             self._controller.bind(self._slo(latency_slo, percentile, stream), stream)
 
@@ -506,9 +434,10 @@ class EnergyGovernor(Stream):
         Raises:
             InputError: an argument cannot be used. Nothing changed.
         """
-        aim = _aim(objective, power_cap)
+        aim = arguments.aim_of(objective, power_cap)
+        self._policies.check_may_change("the objective")
         with self._runtime.lock:
-            self._controller.aim(self._follow(aim))
+            self._controller.aim(self._follow(aim, self._controller.seen.meter.total_j))
 
     def set_resolution(self, stream: str, resolution: Resolution) -> None:
         """A stream's latencies are read off a histogram, which tells them to a bucket only.
@@ -592,75 +521,19 @@ class EnergyGovernor(Stream):
     def status(self) -> Status:
         """Everything there is to show, at one moment."""
         with self._runtime.lock:
-            controller, runtime = self._controller, self._runtime
-            seen = controller.seen
-            latest, sample = seen.latest, seen.meter.latest
-            return Status(
+            return Status.of(
+                self._controller,
+                self._runtime,
+                self._info,
                 name=self._name,
-                device=self._info.name,
-                emulated=self._info.emulated,
-                phase=controller.phase,
-                frozen=controller.frozen,
-                governing=controller.governing,
-                lease_held=runtime.touched,
-                point=controller.target,
-                objective=str(controller.objective),
-                objective_kind=controller.objective.kind,
-                power_cap_w=controller.objective.power_cap_w,
-                knobs=dict(controller.read_back or {}),
-                slo_percentile=controller.slo.percentile,
-                slo_s=controller.slo_s,
-                slo_feasible=controller.slo_feasible,
-                latency_s=math.nan if latest is None else latest.latency_s,
-                mean_latency_s=math.nan if latest is None else latest.mean_latency_s,
-                energy_j=_energy_of(latest),
-                baseline_energy_j=_energy_of(controller.baseline),
-                held_energy_j=_energy_of(controller.held),
-                best_energy_j=_energy_of(controller.best),
-                predicted_energy_j=controller.predicted_j,
-                total_rail=self._info.total_rail,
-                power_w=dict(sample.power_w) if sample is not None else {},
-                temperature_c=dict(sample.temperature_c) if sample is not None else {},
-                thermal_limits_c=controller.heat.known_limits_c,
-                thermal_headroom_c=controller.heat.headroom_c,
-                throttle_events=dict(sample.throttle_events) if sample is not None else {},
-                total_j=seen.meter.total_j,
-                rail_j=dict(seen.meter.rail_j),
-                saved_j=controller.savings.total_j,
-                saving=controller.saving,
-                defaults_held=controller.defaults_held,
-                inferences=seen.inferences,
-                items=seen.items,
-                violations=seen.violations,
-                latencies=seen.latencies.buckets(),
                 failed=self._recorder.failed,
-                trials=len(controller.trials),
-                outcomes=dict(controller.outcomes),
-                disturbances=dict(controller.disturbances),
-                sensor_errors=dict(runtime.senses.errors),
-                restores=dict(runtime.restores),
-                fallbacks=controller.fallbacks,
-                drifts=controller.drifts,
                 record_errors=0 if self._record is None else self._record.errors,
                 sources=self._source_counts(),
-                streams=tuple(stream.status() for stream in seen.streams),
             )
 
     def _report(self, decision: Decision) -> None:
         """Log a decision, tell the callback, and let the search worker rest when it can."""
-        level = _LEVELS.get(decision.kind, logging.INFO)
-        saving = self._controller.saving
-        saved = (
-            f"; {format_percent(saving)} less than the baseline" if saving and saving > 0 else ""
-        )
-        logger.log(
-            level,
-            "%s: %s%s",
-            decision.kind,
-            decision.reason,
-            saved,
-            extra={"decision": self._fields(decision)},
-        )
+        decision_log.log(decision, self._controller, self._info)
         if self._record is not None:
             self._record.decided(decision)
         if decision.kind == "hold" and self._experience is not None:
@@ -669,159 +542,14 @@ class EnergyGovernor(Stream):
                 found, slo = self._controller.found, str(self._controller.slo)
             # a search for several bounds is in units of them all: no profile of one workload
             self._experience.keep(None if several else found, slo)
-        if decision.kind in ("hold", "infeasible") and self._worker is not None:
-            self._worker.rest()
+        if decision.kind in ("hold", "infeasible"):
+            self._policies.rest()
         if self._callback is not None:
             try:
                 self._callback(decision)
             except Exception:
                 logger.exception("the callback failed")
 
-    def _fields(self, decision: Decision) -> dict[str, object]:
-        """A decision for a machine that reads logs; NaN where nothing is known."""
-        trial = decision.trial
-        return {
-            "kind": decision.kind,
-            "phase": decision.phase,
-            "reason": decision.reason,
-            "point": None if decision.point is None else dict(decision.point),
-            "change": decision.change,
-            "device": self._info.name,
-            "emulated": self._info.emulated,
-            "slo_s": self._controller.slo_s,
-            "saving": self._controller.saving,
-            "latency_s": math.nan if trial is None else trial.latency_s,
-            "energy_j": _energy_of(trial),
-            "power_w": math.nan if trial is None else trial.power_w,
-        }
-
-
-_LEVELS = {
-    "wait": logging.DEBUG,
-    "infeasible": logging.WARNING,
-    "fallback": logging.WARNING,
-    "release": logging.WARNING,
-    "reassert": logging.WARNING,
-    "heat": logging.WARNING,
-}
-
-
-def _energy_of(trial: Trial | None) -> float:
-    """NaN also where the window ended before its energy could be measured."""
-    if trial is None or not trial.energy_se_j < STALE * trial.energy_j:
-        return math.nan
-    return trial.energy_j
-
-
-def _open(device: str | Device, required: bool) -> Device | None:
-    if not isinstance(device, str):
-        return device
-    try:
-        return open_device(device)
-    except NoDeviceError as error:
-        if required:
-            raise
-        logger.warning("%s; measuring only", error)
-        return None
-
-
-def _aim(
-    objective: str | Objective | Schedule, power_cap: str | float | None
-) -> Objective | Schedule:
-    if isinstance(objective, str):
-        return parse_objective(objective, power_cap)
-    if power_cap is not None:
-        raise InputError("a power cap goes with an objective's name; an object has its own")
-    if not callable(getattr(objective, "objective", None)) and not isinstance(objective, Objective):
-        raise InputError(f'objective {objective!r} is none; write it like "energy" or "edp"')
-    return objective
-
-
-def _path(record: str | os.PathLike[str]) -> Path:
-    if not isinstance(record, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f'record must be the path of a file such as "run.jsonl", got {record!r}')
-    return Path(record)
-
-
-def _work(model: Work | str | Path | None) -> Work | None:
-    """As it was counted for the policy."""
-    if model is None or isinstance(model, Work):
-        return model
-    from governor.roofline.prior import counted
-
-    return counted(model)
-
-
-def _store(
-    profiles: bool | str | os.PathLike[str] | ProfileStore | None, workload: str
-) -> ProfileStore | None:
-    if workload and not _WORKLOAD.fullmatch(workload):
-        raise InputError(
-            f"a workload's name is up to 100 printable characters without '@', got {workload!r}"
-        )
-    if profiles is None or profiles is False:
-        return None
-    from governor.store import ProfileStore  # SQLAlchemy is 0.3 s that most programs do without
-
-    if isinstance(profiles, ProfileStore):
-        return profiles
-    return ProfileStore(None if profiles is True else profiles)
-
-
-def _metrics_config(metrics: bool | str | MetricsConfig | None) -> MetricsConfig | None:
-    if metrics is None or metrics is False:
-        return None
-    from governor.exporter import MetricsConfig  # what is not wanted is not loaded
-
-    return MetricsConfig.parse(metrics)
-
-
-def _name_of(policy: str | Policy | PolicyFactory) -> str:
-    if isinstance(policy, str):
-        return policy
-    return getattr(policy, "__name__", type(policy).__name__)
-
 
 def _none() -> int:
     return 0
-
-
-def _batch_sizes(sizes: Sequence[int] | None) -> tuple[int, ...]:
-    if sizes is None:
-        return ()
-    wanted = tuple(sizes)
-    if not wanted or any(not isinstance(size, int) or size < 1 for size in wanted):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"batch_size must be sizes such as [1, 2, 4], got {sizes!r}")
-    return tuple(sorted(set(wanted)))
-
-
-def _allowed(device: Device, limits: Mapping[str, Limit] | None, sizes: tuple[int, ...]) -> Space:
-    """The device's space within the limits, times the batch sizes.
-
-    A limit on a knob that the device leaves alone unless asked for asks for it.
-    """
-    optional = include_named(device, limits or ())
-    space = device.space
-    if sizes:
-        space = space.with_knob(Knob("batch_size", tuple(float(size) for size in sizes)))
-    if not limits:
-        return space
-    for knob in limits:
-        if knob not in space.names:
-            raise InputError(
-                f"limit on unknown knob {knob!r}; this device has "
-                f"{', '.join((*space.names, *optional))}"
-            )
-    return space.limited({knob: _limit(knob, limit) for knob, limit in limits.items()})
-
-
-def _limit(knob: str, limit: Limit) -> tuple[float | None, float | None]:
-    if not isinstance(limit, tuple | list) or len(limit) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f'the limit on {knob} must be a lowest and a highest, ("300MHz", "1GHz") or '
-            f"(None, 5), got {limit!r}"
-        )
-    low, high = (None if end is None else parse_knob_value(knob, end) for end in limit)
-    if low is not None and high is not None and low > high:
-        raise InputError(f"the limit on {knob} has its lowest above its highest: {limit!r}")
-    return low, high

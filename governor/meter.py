@@ -18,6 +18,7 @@ import numpy as np
 from governor.devices.device import DeviceInfo, Sample
 from governor.slo import Estimate, design_effect
 from governor.space import FloatArray
+from governor.trial import Trial
 
 PRIOR_SPREAD = 0.015
 """Relative spread between power readings that is assumed before any was seen."""
@@ -32,6 +33,13 @@ LINGER_S = 0.015
 they look every 10 to 25 ms or so."""
 REMEMBERED_S = 120.0
 """Readings older than this are forgotten."""
+
+
+def resolved_energy_j(trial: Trial | None) -> float:
+    """Joules an item; NaN also where the window ended before its energy could be measured."""
+    if trial is None or not trial.energy_se_j < STALE * trial.energy_j:  # NaN too
+        return math.nan
+    return trial.energy_j
 
 
 class Meter:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from governor.devices.device import DeviceInfo, Sample
 from governor.heat import Heat
 from governor.latencies import Latencies
-from governor.meter import STALE, Meter
+from governor.meter import STALE, Meter, resolved_energy_j
 from governor.objective import ENERGY, Objective
 from governor.pace import Pace
 from governor.setting import Setting
@@ -188,7 +188,7 @@ class Observer:
         if window.duration_s < DEARER_SHARE * self._shortest_s:
             return None
         trial = self.so_far()
-        if trial is None or not trial.energy_se_j < STALE * trial.energy_j:  # NaN too
+        if trial is None or math.isnan(resolved_energy_j(trial)):
             return None
         plain = self.objective.p_keeps_cap(trial) < 1.0 - CLEAR
         return self._finish(trial) if plain else None

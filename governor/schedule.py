@@ -16,6 +16,7 @@ from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from governor.devices.device import Clock
 from governor.errors import InputError
 from governor.objective import OBJECTIVES, Objective
 from governor.units import parse_duration, parse_energy, parse_power
@@ -271,19 +272,30 @@ class Follower:
 
     EVERY_S = 60.0
 
-    def __init__(self, schedule: Schedule, now: Callable[[], Moment]) -> None:
+    def __init__(self, schedule: Schedule, clock: Clock, spent_j: float = 0.0) -> None:
+        """
+        Args:
+            clock: the device's; a virtual one began at midnight.
+            spent_j: by the device since the start.
+        """
         self._schedule = schedule
-        self._now = now
+        self._clock = clock
         self._next_s = -math.inf
-        self.objective = schedule.objective(now())
+        self.objective = schedule.objective(self._moment(spent_j))
 
-    def look(self, now_s: float) -> Objective | None:
+    def look(self, now_s: float, spent_j: float) -> Objective | None:
         """Another objective, where it has changed; ``now_s`` is on the device's clock."""
         if now_s < self._next_s:
             return None
         self._next_s = now_s + self.EVERY_S
-        objective = self._schedule.objective(self._now())
+        objective = self._schedule.objective(self._moment(spent_j))
         if not differs(objective, self.objective):
             return None
         self.objective = objective
         return objective
+
+    def _moment(self, spent_j: float) -> Moment:
+        now = datetime.now()
+        if self._clock.virtual:
+            now = datetime.combine(now.date(), time()) + timedelta(seconds=self._clock.now())
+        return Moment(now, spent_j)

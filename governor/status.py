@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from governor.controller import Controller
 from governor.decision import Phase
+from governor.devices.device import DeviceInfo
 from governor.latencies import LatencyBuckets
+from governor.meter import resolved_energy_j
+from governor.runtime import Runtime
 from governor.space import OperatingPoint
 from governor.streams import StreamStatus
 
@@ -108,6 +112,72 @@ class Status:
     record_errors: int
     sources: Mapping[tuple[str, str], int]
     streams: tuple[StreamStatus, ...]
+
+    @classmethod
+    def of(
+        cls,
+        controller: Controller,
+        runtime: Runtime,
+        info: DeviceInfo,
+        *,
+        name: str,
+        failed: int,
+        record_errors: int,
+        sources: Mapping[tuple[str, str], int],
+    ) -> Status:
+        """A snapshot; the caller holds the runtime's lock, so that all is of one moment."""
+        seen = controller.seen
+        latest, sample = seen.latest, seen.meter.latest
+        return cls(
+            name=name,
+            device=info.name,
+            emulated=info.emulated,
+            phase=controller.phase,
+            frozen=controller.frozen,
+            governing=controller.governing,
+            lease_held=runtime.touched,
+            point=controller.target,
+            objective=str(controller.objective),
+            objective_kind=controller.objective.kind,
+            power_cap_w=controller.objective.power_cap_w,
+            knobs=dict(controller.read_back or {}),
+            slo_percentile=controller.slo.percentile,
+            slo_s=controller.slo_s,
+            slo_feasible=controller.slo_feasible,
+            latency_s=math.nan if latest is None else latest.latency_s,
+            mean_latency_s=math.nan if latest is None else latest.mean_latency_s,
+            energy_j=resolved_energy_j(latest),
+            baseline_energy_j=resolved_energy_j(controller.baseline),
+            held_energy_j=resolved_energy_j(controller.held),
+            best_energy_j=resolved_energy_j(controller.best),
+            predicted_energy_j=controller.predicted_j,
+            total_rail=info.total_rail,
+            power_w=dict(sample.power_w) if sample is not None else {},
+            temperature_c=dict(sample.temperature_c) if sample is not None else {},
+            thermal_limits_c=controller.heat.known_limits_c,
+            thermal_headroom_c=controller.heat.headroom_c,
+            throttle_events=dict(sample.throttle_events) if sample is not None else {},
+            total_j=seen.meter.total_j,
+            rail_j=dict(seen.meter.rail_j),
+            saved_j=controller.savings.total_j,
+            saving=controller.saving,
+            defaults_held=controller.defaults_held,
+            inferences=seen.inferences,
+            items=seen.items,
+            violations=seen.violations,
+            latencies=seen.latencies.buckets(),
+            failed=failed,
+            trials=len(controller.trials),
+            outcomes=dict(controller.outcomes),
+            disturbances=dict(controller.disturbances),
+            sensor_errors=dict(runtime.senses.errors),
+            restores=dict(runtime.restores),
+            fallbacks=controller.fallbacks,
+            drifts=controller.drifts,
+            record_errors=record_errors,
+            sources=sources,
+            streams=tuple(stream.status() for stream in seen.streams),
+        )
 
     @property
     def slo_burn_rate(self) -> float:

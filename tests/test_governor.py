@@ -18,7 +18,7 @@ import pytest
 from toy import ToyBoard, ToyPolicy
 
 import governor
-from governor import EnergyGovernor, GovernorError, InputError, NoDeviceError, Pace
+from governor import Battery, EnergyGovernor, GovernorError, InputError, NoDeviceError, Pace
 from governor.devices.emulated import EmulatedBoard
 from policies.policy import Problem
 
@@ -132,6 +132,26 @@ def test_a_policy_object_is_asked_itself():
     with govern(board, policy=policy, trials=4) as gov:
         loop(gov, board, 2500)
     assert len(policy.told) == 4
+
+
+def test_bound_and_objective_change_under_a_policys_class_but_not_under_an_object_of_it():
+    board = ToyBoard()
+    with govern(board, policy=ToyPolicy, trials=4) as gov:
+        loop(gov, board, 2500)
+        gov.latency_slo = "60ms"
+        gov.set_objective("edp")
+        loop(gov, board, 200)
+        assert (gov.slo_s, str(gov.objective)) == (0.06, "edp")
+    policy = ToyPolicy(Problem(board.space, 0.04))
+    with govern(board, policy=policy, trials=4) as gov:
+        with pytest.raises(InputError, match="bound cannot change under the policy object Toy"):
+            gov.latency_slo = "60ms"
+        with pytest.raises(InputError, match="give its class, or a callable that makes a policy"):
+            gov.set_objective("edp")
+        loop(gov, board, 20)
+        assert (gov.slo_s, str(gov.objective)) == (0.04, "energy")
+    with pytest.raises(InputError, match="the objective cannot change"):
+        govern(board, policy=policy, objective=Battery("20Wh", until="6h"))
 
 
 def test_limits_are_kept():
@@ -348,7 +368,7 @@ def test_an_app_that_does_not_require_it_runs_ungoverned_and_is_measured(caplog,
     def nothing(_name):
         raise NoDeviceError({"jetson": "this is no Jetson"})
 
-    monkeypatch.setattr("governor.governor.open_device", nothing)
+    monkeypatch.setattr("governor.arguments.open_device", nothing)
     with EnergyGovernor("50ms", required=False) as gov:
         for _ in gov.watch(range(30)):
             time.sleep(0.005)
@@ -398,7 +418,7 @@ def test_a_search_worker_that_is_killed_is_survived():
             with gov.inference():
                 time.sleep(0.004)
             if len(gov.trials) == 2 and not killed:
-                killed.append(gov._worker.pid)
+                killed.append(gov._policies.worker.pid)
                 os.kill(killed[0], signal.SIGKILL)
         assert killed
         assert gov.phase == "hold"
@@ -577,7 +597,7 @@ def test_no_child_process_is_left():
     with EnergyGovernor("50ms", device="emulated:agx-orin", policy="coordinate") as gov:
         with gov.inference():
             time.sleep(0.01)
-        child = gov._worker.pid
+        child = gov._policies.worker.pid
         os.kill(child, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
