@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lease_rig
@@ -23,6 +25,7 @@ from governor.lease.client import Lease
 from governor.lease.custody import Custody
 from governor.lease.errors import HardwareError, JournalDamagedError, LeaseError, RestoreError
 from governor.lease.journal import Journal, Record, boot_id, default_folder, make_folder
+from governor.lease.lock import LeaseLock
 from governor.lease.process import Process
 
 US = Process.of(os.getpid())
@@ -83,6 +86,34 @@ def test_each_root_has_its_own_folder(tmp_path: Path) -> None:
     live, one, two = (default_folder(Path(name)) for name in ("/", tmp_path, tmp_path / "other"))
     assert len({live, one, two}) == 3
     assert one.parent == live
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_keeps_nobody_from_the_lease_and_so_from_putting_back(tmp_path: Path) -> None:
+    lock = LeaseLock(tmp_path)
+    with full_disk():
+        lock.take(US)
+        lock.drop()
+    lock.take(US)
+    assert lock.tenure() is not None
+
+
+def test_on_a_full_disk_nothing_is_set_until_there_is_room(machine: Path, custody: Custody) -> None:
+    before = settings(machine)
+    with full_disk(), pytest.raises(HardwareError, match="nothing is set"):
+        custody.set({"gpu_hz": 9e8})
+    assert settings(machine) == before
+    assert custody.set({"gpu_hz": 9e8}) == {"gpu_hz": 9e8}
 
 
 # Before the first write ------------------------------------------------------------------

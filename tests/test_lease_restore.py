@@ -284,10 +284,10 @@ def test_others_may_read_the_journal_and_not_write_it(machine: Path) -> None:
             sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER
         ) as lease:
             lease.set(lease_rig.LOW)
-            modes = {path.stat().st_mode & 0o777 for path in (machine / "run").iterdir()}
+            modes = {path.name: path.stat().st_mode & 0o777 for path in (machine / "run").iterdir()}
     finally:
         os.umask(before)
-    assert modes == {0o644}
+    assert modes == {"journal.json": 0o644, "lease.json": 0o644, "lease": 0o600}
 
 
 # What will not go back -------------------------------------------------------------------
@@ -353,6 +353,32 @@ def test_a_private_keeper_respects_a_lease_of_the_daemon(machine: Path) -> None:
         with pytest.raises(LeaseHeldError, match=f"pid {process.pid} "):
             Lease.open(sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER)
         assert not is_restored(machine)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user; run as root")
+def test_another_user_cannot_keep_the_lease_from_being_taken(machine: Path) -> None:
+    """A lock needs no more than a file that is open for reading."""
+    lock_all = (
+        "import fcntl, os, sys\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "for entry in os.scandir():\n"
+        "    try: fcntl.flock(os.open(entry.name, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "    except PermissionError: pass\n"
+        "print('tried', flush=True); sys.stdin.readline()"
+    )
+    options = {"sysfs_root": machine, "folder": machine / "run", "keeper": lease_rig.KEEPER}
+    Lease.open(**options).release()
+    (machine / "run" / "lease").chmod(0o644)  # as versions up to 0.3 made it
+    Lease.open(**options).release()
+    with subprocess.Popen(
+        [sys.executable, "-c", lock_all],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=machine / "run",
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"tried\n"
+        Lease.open(**options).release()
 
 
 def test_restore_leaves_a_lease_that_is_held_alone(machine: Path) -> None:

@@ -24,6 +24,7 @@ from governor.errors import InputError
 from governor.lease import connection, keeper
 from governor.lease.client import CALL_S, Lease, ask_daemon
 from governor.lease.errors import HardwareBusyError, LeaseError, ProtocolError
+from governor.lease.listener import listen
 from governor.lease.protocol import MAX_REQUEST_BYTES, encode, parse_request
 
 NOBODY = 65534
@@ -296,6 +297,21 @@ def test_slow_and_silent_clients_are_hung_up_on_in_time() -> None:
         assert client.deadline_s(holder=True) == first_s
 
 
+def test_a_client_that_does_not_read_its_replies_gets_no_more_of_them() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        client = connection.Connection(theirs, connection.Peer.of(theirs))
+        while not client.unsent:
+            assert client.send({"read": "x" * 10_000})
+        ours.send(encode({"id": 1, "do": "hello"}))
+        assert client.receive()
+        assert client.next_request() is None
+        while client.unsent:
+            ours.recv(100_000)
+            assert client.flush()
+        assert client.next_request() is not None
+
+
 def test_a_client_that_never_finishes_its_request_loses_the_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +397,32 @@ def test_a_second_daemon_at_one_socket_is_refused(running: Daemon) -> None:
     assert done.returncode == 1
     assert "a daemon listens at" in done.stderr
     assert running.serves()
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    words = ["serve", str(precious), "0", str(tmp_path), str(tmp_path)]
+    done = subprocess.run([*lease_rig.KEEPER, *words], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert "is no socket" in done.stderr
+    assert precious.read_text() == "data"
+
+
+def test_a_socket_appears_only_when_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(socket.socket):
+        def listen(self, backlog: int) -> None:
+            assert not path.exists()
+            super().listen(backlog)
+
+    path = tmp_path / "keeper.sock"
+    monkeypatch.setattr(socket, "socket", Watched)
+    listener, _group = listen(path, "0")
+    with listener:
+        assert path.is_socket()
+        assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_group_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -103,12 +103,14 @@ class Connection:
         return bool(data)
 
     def next_request(self) -> Request | None:
-        """The next whole request, when the one before is answered.
+        """The next whole request, when the one before is answered and its reply is taken.
+
+        So a client that asks on and does not read costs the memory of one reply.
 
         Raises:
             ProtocolError: it is none.
         """
-        if self.awaiting:
+        if self.awaiting or self._outbox:
             return None
         line, found, rest = self._inbox.partition(b"\n")
         if not found:

@@ -76,6 +76,7 @@ class Keeper:
         self._selector = selectors.DefaultSelector()
         self._on_readable(self._hands.wakeup, lambda _events: self._hands.collect())
         self._listener: socket.socket | None = None
+        self._path = Path()
         self._connections: dict[Connection, Job | None] = {}
         self._holder: Connection | None = None
         self._looked_s = 0.0
@@ -85,9 +86,9 @@ class Keeper:
         self._watch_signals()
         self._hands.submit(Job("find knobs", self._begin, self._note, math.inf))
 
-    def listen(self, listener: socket.socket) -> None:
-        """Take clients from this socket."""
-        self._listener = listener
+    def listen(self, listener: socket.socket, path: Path) -> None:
+        """Take clients from this socket, which lies at ``path``."""
+        self._listener, self._path = listener, path
         self._on_readable(listener, lambda _events: self._accept(listener))
 
     def adopt(self, end: socket.socket) -> None:
@@ -158,7 +159,7 @@ class Keeper:
         if self._listener is not None:
             self._selector.unregister(self._listener)
             with suppress(OSError):
-                os.unlink(self._listener.getsockname())
+                self._path.unlink()
             self._listener.close()
         for connection in list(self._connections):
             connection.send(failure(LeaseEndedError(f"the lease keeper was stopped: {reason}")))
@@ -350,9 +351,10 @@ def main(words: Sequence[str]) -> int:
             keeper = Keeper(Custody(Path(words[2]), Path(words[3])))
             keeper.adopt(socket.socket(fileno=int(words[1])))
         elif len(words) == 5 and words[0] == "serve":
-            listener, group = listen(Path(words[1]), words[2])
+            path = Path(words[1])
+            listener, group = listen(path, words[2])
             keeper = Keeper(Custody(Path(words[3]), Path(words[4])), group)
-            keeper.listen(listener)
+            keeper.listen(listener, path)
             log(f"serving at {words[1]}")
             tell_systemd("READY=1")
         else:

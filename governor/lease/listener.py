@@ -18,6 +18,9 @@ GROUP = "governor"
 def listen(path: Path, group: str) -> tuple[socket.socket, int]:
     """A socket at ``path`` that root and ``group`` may open; also the group's number.
 
+    It appears there only when it answers: whoever waits for it need not try again, and another
+    daemon that begins does not take it for one that was left behind.
+
     Raises:
         InputError: there is no such group, or the path cannot be a socket's.
         LeaseError: another daemon listens there.
@@ -27,18 +30,21 @@ def listen(path: Path, group: str) -> tuple[socket.socket, int]:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_stale(path)
+        unborn = path.with_name(f".{os.getpid()}")
+        unborn.unlink(missing_ok=True)
         # Closed to all until it belongs to the group.
         before = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            listener.bind(str(unborn))
         finally:
             os.umask(before)
-        os.chown(path, -1, number)
-        path.chmod(0o660)
+        os.chown(unborn, -1, number)
+        unborn.chmod(0o660)
+        listener.listen(128)
+        unborn.rename(path)
     except OSError as error:
         listener.close()
         raise InputError(f"no socket at {path}: {error.strerror or error}; is this root?") from None
-    listener.listen(128)
     listener.setblocking(False)
     return listener, number
 
@@ -66,6 +72,8 @@ def _group_number(group: str) -> int:
 
 def _remove_stale(path: Path) -> None:
     """Remove the socket of a daemon that is gone."""
+    if path.exists() and not path.is_socket():
+        raise InputError(f"{path} is there and is no socket; name another path by --socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
