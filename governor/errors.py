@@ -7,7 +7,7 @@ and every other :class:`GovernorError` into one line and exit code 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class GovernorError(Exception):
@@ -16,6 +16,33 @@ class GovernorError(Exception):
 
 class InputError(GovernorError, ValueError):
     """Something from outside (an argument, a file, the environment) cannot be used."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question after a name that is not known, with the nearest that is; empty: none is near.
+
+    >>> did_you_mean("agx-orn", ["nano", "agx-orin"]), did_you_mean("pi", ["nano", "agx-orin"])
+    (" (did you mean 'agx-orin'?)", '')
+    """
+    from difflib import get_close_matches  # only where something went wrong
+
+    names = list(known)
+    near = get_close_matches(name, names, n=1) or [
+        each for each in names if name and each.startswith(name)
+    ]
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], *others: str) -> InputError:
+    """The error for a ``what`` of that name when only those of the ``known`` ones are there.
+
+    ``others``: what may be given besides, in words.
+    """
+    names = list(known)
+    return InputError(
+        f"unknown {what} {name!r}{did_you_mean(name, names)}; "
+        f"choose one of {', '.join([*names, *others])}"
+    )
 
 
 class MissingExtraError(GovernorError, ImportError):

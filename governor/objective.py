@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from governor.errors import InputError
+from governor.errors import InputError, unknown_name
 from governor.slo import p_keeps
 from governor.space import FloatArray
 from governor.trial import Trial
@@ -55,7 +55,7 @@ class Objective:
         Objective(energy=0.0, latency=1.0, power_cap_w=10.0)
         """
         if name not in _NAMED:
-            raise InputError(f"unknown objective {name!r}; choose one of {', '.join(_NAMED)}")
+            raise unknown_name("objective", name, _NAMED)
         if name == "latency" and power_cap is None:
             raise InputError(
                 'the objective "latency" needs a power cap such as "10W"; without one the '

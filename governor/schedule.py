@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from governor.devices.device import Clock
-from governor.errors import InputError
+from governor.errors import InputError, unknown_name
 from governor.objective import OBJECTIVES, Objective
 from governor.units import parse_duration, parse_energy, parse_power
 
@@ -186,7 +186,8 @@ class Tariff:
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} cannot be read ({error})") from error
+            problem = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{path} cannot be read ({problem})") from error
         prices: dict[int, float] = {}
         lines = csv.reader(io.StringIO(text))
         next(lines, None)
@@ -246,10 +247,8 @@ def parse_objective(text: str, power_cap: str | float | None = None) -> Objectiv
             text, math.inf if power_cap is None else parse_power(power_cap, "power cap")
         )
     if text not in OBJECTIVES:
-        raise InputError(
-            f"unknown objective {text!r}; choose one of {', '.join(OBJECTIVES)}, a battery "
-            '("20Wh until 18:00") or a tariff (prices.csv)'
-        )
+        others = 'a battery ("20Wh until 18:00") or a tariff (prices.csv)'
+        raise unknown_name("objective", text, OBJECTIVES, others)
     return Objective.parse(text, power_cap)
 
 

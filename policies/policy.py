@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from governor.errors import InputError, PolicyError
+from governor.errors import PolicyError, unknown_name
 from governor.objective import ENERGY, Objective
 from governor.roofline.fit import WEAK, Prior
 from governor.space import OperatingPoint, Space
@@ -155,7 +155,7 @@ def check_policy_name(name: str) -> None:
         InputError: unknown.
     """
     if name not in _BUILT_IN and name not in policy_names():
-        raise InputError(f"unknown policy {name!r}; choose one of {', '.join(policy_names())}")
+        raise unknown_name("policy", name, policy_names())
 
 
 def load_policy(name: str) -> PolicyFactory:
@@ -174,4 +174,4 @@ def load_policy(name: str) -> PolicyFactory:
                 return cast(PolicyFactory, entry.load())
             except (ImportError, AttributeError) as error:
                 raise PolicyError(f"policy {name!r} cannot be loaded: {error}") from error
-    raise InputError(f"unknown policy {name!r}; choose one of {', '.join(policy_names())}")
+    raise unknown_name("policy", name, policy_names())

@@ -303,9 +303,9 @@ def test_energy_and_time_only_grow(row: int, seconds: list[float]) -> None:
 
 
 def test_unknown_names_are_refused_with_the_choices() -> None:
-    with pytest.raises(InputError, match="unknown board 'orin'; choose one of nano, tx2"):
+    with pytest.raises(InputError, match=r"unknown board 'orin'.*; choose one of nano, tx2"):
         EmulatedBoard("orin")
-    with pytest.raises(InputError, match="unknown workload 'yolo'; choose one of yolov8n"):
+    with pytest.raises(InputError, match=r"unknown workload 'yolo'.*; choose one of yolov8n"):
         EmulatedBoard("nano", "yolo")
     with pytest.raises(InputError, match="unknown knob 'fan_hz'; choose one of cpu_hz"):
         EmulatedBoard().write_behind("fan_hz", 1.0)

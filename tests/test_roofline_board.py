@@ -134,7 +134,9 @@ def test_a_mode_is_found_in_any_case_and_an_unknown_one_names_those_there_are() 
 
 
 def test_an_unknown_board_names_those_there_are() -> None:
-    with pytest.raises(InputError, match="unknown board 'orin'; choose one of nano, tx2"):
+    with pytest.raises(
+        InputError, match=r"'orin' \(did you mean 'orin-nx'\?\); choose one of nano"
+    ):
         load_board("orin")
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import cast
 
 from governor.calibration.bench import Bench
-from governor.errors import DeviceError, InputError, MissingExtraError
+from governor.errors import DeviceError, MissingExtraError, unknown_name
 
 _BENCHES = {
     "pycuda": "PycudaBench",
@@ -24,7 +24,7 @@ def open_bench(name: str) -> tuple[Bench, dict[str, str]]:
         MissingExtraError, DeviceError: the named ones cannot run here.
     """
     if name not in KERNELS:
-        raise InputError(f"unknown kernels {name!r}; choose one of {', '.join(KERNELS)}")
+        raise unknown_name("kernels", name, KERNELS)
     if name != "auto":
         return _open(name), {}
     refusals: dict[str, str] = {}

@@ -8,16 +8,35 @@ from typing import Annotated
 
 import typer
 
+from governor.errors import InputError
 from governor.lease.client import KEEPER
 from governor.lease.journal import default_folder
 from governor.lease.listener import GROUP, SOCKET
 
+
+def _kernel_root(path: Path) -> Path:
+    if not (path / "sys").is_dir():
+        raise InputError(f"--sysfs-root {path} has no folder sys in it")
+    return path
+
+
 SysfsRoot = Annotated[
-    Path, typer.Option("--sysfs-root", metavar="DIR", help="Where the kernel's files lie.")
+    Path,
+    typer.Option(
+        "--sysfs-root",
+        metavar="DIR",
+        help="Where sys, proc and etc lie; a mounted emulation, say.",
+        callback=_kernel_root,
+    ),
 ]
 StateFolder = Annotated[
     Path | None,
-    typer.Option("--state-dir", metavar="DIR", help="Of the journal; beside the socket in /run."),
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        file_okay=False,
+        help="Of the journal; in /run/energy-governor by default.",
+    ),
 ]
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from governor.cli.daemon import SysfsRoot
 from governor.cli.replay import result_console, result_table
-from governor.errors import InputError
 from governor.units import format_duration, format_knob_value, format_power
 
 if TYPE_CHECKING:
@@ -25,16 +25,11 @@ NO_BREAK = "\u00a0"
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-    sysfs_root: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Where sys, proc and etc lie; a mounted emulation, say."),
-    ] = Path("/"),
+    sysfs_root: SysfsRoot = Path("/"),
 ) -> None:
     """Say what can be governed here, and how to get what is missing. Changes nothing."""
     from governor.devices.diagnosis import diagnose
 
-    if not (sysfs_root / "sys").is_dir():
-        raise InputError(f"--sysfs-root {sysfs_root} has no folder sys in it")
     diagnosis = diagnose(sysfs_root.resolve())
     if as_json:
         typer.echo(json.dumps(_document(diagnosis), indent=1, allow_nan=False))

@@ -19,6 +19,8 @@ from governor.errors import GovernorError, InputError
 # of its own, so the class is taken from what typer itself exports.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
 
 def command_names() -> list[str]:
     """The subcommands: each module beside this one holds the function of its own name."""
@@ -32,12 +34,15 @@ def build(only: str | None = None) -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
     )
     app.callback()(_options)
     names = command_names()
     for name in [only] if only in names else names:
         module = import_module(f"governor.cli.{name}")
-        app.command(name)(cast(Callable[..., None], getattr(module, name)))
+        app.command(name, context_settings=_SETTINGS)(
+            cast(Callable[..., None], getattr(module, name))
+        )
     return app
 
 
@@ -63,9 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        return int(build(only=words[0])(words, prog_name="governor", standalone_mode=False) or 0)
+        code = int(build(only=words[0])(words, prog_name="governor", standalone_mode=False) or 0)
+        # By its version, typer raises an interrupt again or makes this code of it.
+        return _fail("interrupted", 130) if code == 130 else code
     except _UsageError as error:
-        return _fail(f"{error.format_message()} See: governor {_command(words)}--help", 2)
+        return _fail(f"{_sentence(error)} See: governor {_command(words)}--help", 2)
     except InputError as error:
         return _fail(str(error), 2)
     except GovernorError as error:
@@ -77,7 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(str(error), 1)
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _fail(f"{where}{error.strerror or error}", 1)
+
+
+def _sentence(error: typer.BadParameter) -> str:
+    """What typer, and pydantic within it, say of a word that is wrong."""
+    message = error.format_message().replace("Value error, ", "")
+    return message if message.endswith((".", "?")) else f"{message}."
 
 
 def _command(words: Sequence[str]) -> str:

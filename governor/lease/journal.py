@@ -59,7 +59,7 @@ def default_folder(root: Path) -> Path:
         return RUN
     if os.geteuid() == 0:
         base = RUN
-    elif os.environ.get("XDG_RUNTIME_DIR"):
+    elif os.path.isabs(os.environ.get("XDG_RUNTIME_DIR", "")):
         base = Path(os.environ["XDG_RUNTIME_DIR"]) / RUN.name
     else:
         base = Path.home() / ".cache" / RUN.name

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from governor.errors import InputError, MissingExtraError
+from governor.errors import InputError, MissingExtraError, did_you_mean
 from governor.roofline.work import Work, check_batch_size, check_precision
 from governor.workloads import load_workload, workload_names
 
@@ -151,7 +151,8 @@ def _module(
         name = str(model)
         if ":" not in name:
             if name not in workload_names():
-                raise InputError(f"{name!r} is no model that can be counted; {HOW_TO_NAME}")
+                hint = did_you_mean(name, workload_names())
+                raise InputError(f"{name!r} is no model that can be counted{hint}; {HOW_TO_NAME}")
             workload = load_workload(name)
             # No weights are needed to count, and a large network's take long to draw.
             with torch.device("meta"):

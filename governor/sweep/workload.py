@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from governor.errors import InputError, MissingExtraError
+from governor.errors import InputError, MissingExtraError, did_you_mean
 from governor.sweep import network
 from governor.workloads import workload_names
 
@@ -35,9 +35,10 @@ def load_callable(name: str) -> Prepare:
         return _onnx(Path(name))
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
+        hint = did_you_mean(name, workload_names())
         raise InputError(
-            f"workload {name!r}: write package.module:callable, the path of an .onnx file, or one "
-            f"of {', '.join(workload_names())}"
+            f"workload {name!r}{hint}: write package.module:callable, the path of an .onnx file, "
+            f"or one of {', '.join(workload_names())}"
         )
     found = _imported(name, module_name, attribute)
     if not callable(found):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from governor.errors import InputError, MissingExtraError
+from governor.errors import MissingExtraError, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -105,6 +105,4 @@ def load_workload(name: str) -> Workload:
     try:
         return _WORKLOADS[name]
     except KeyError:
-        raise InputError(
-            f"unknown workload {name!r}; choose one of {', '.join(_WORKLOADS)}"
-        ) from None
+        raise unknown_name("workload", name, _WORKLOADS) from None

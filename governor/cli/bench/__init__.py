@@ -21,7 +21,7 @@ import typer
 from governor.cli.bench.still import StillDevice
 from governor.cli.replay import check_writable, result_console, result_table, write_json
 from governor.devices.trace import Sweep
-from governor.errors import GovernorError, InputError
+from governor.errors import GovernorError, unknown_name
 from governor.pace import Pace
 from governor.space import Knob, Space
 from governor.units import parse_temperature
@@ -128,8 +128,7 @@ def bench(
         return
     benchmarks = _benchmarks(policy)
     if name is not None and name not in benchmarks:
-        known = ", ".join([*benchmarks, *BY_NAME_ONLY])
-        raise InputError(f"unknown benchmark {name!r}; choose one of {known}")
+        raise unknown_name("benchmark", name, [*benchmarks, *BY_NAME_ONLY])
     measurements: list[Measurement] = []
     for wanted in benchmarks if name is None else [name]:
         measurements += benchmarks[wanted]()

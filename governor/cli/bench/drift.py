@@ -360,7 +360,8 @@ def read_latencies(path: Path) -> list[list[float]]:
                 row.pop("cycle", None)
                 series[tuple(map(str, row.values()))].append(latency_s)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path} cannot be read: {problem}") from error
     long_enough = [each for each in series.values() if len(each) >= 120]
     if not long_enough:
         raise InputError(f"{path}: no setting has 120 inferences or more to draw from")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from governor.cli.replay import result_console, result_table
 from governor.devices.emulated import EmulatedBoard, board_names
-from governor.errors import InputError
+from governor.errors import unknown_name
 from governor.governor import EnergyGovernor
 from governor.spread import Place, spread, with_progress
 from governor.units import format_energy, format_percent
@@ -104,7 +104,7 @@ def measure(
     ]
     for board in boards:
         if board not in board_names():
-            raise InputError(f"unknown board {board!r}; choose one of {', '.join(board_names())}")
+            raise unknown_name("board", board, board_names())
     outcomes = spread(compare, cases, Place(), long_tasks=True)
     return list(with_progress(outcomes, len(cases), "Running hours"))
 

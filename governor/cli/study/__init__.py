@@ -17,7 +17,7 @@ from governor.cli.replay import (
     result_table,
     write_json,
 )
-from governor.errors import InputError
+from governor.errors import InputError, unknown_name
 from governor.spread import Place, spread, with_progress
 from governor.units import format_duration, format_energy, format_percent
 
@@ -56,7 +56,7 @@ def study(
     from governor.report.drawing import empty_figure
 
     if name not in STUDIES:
-        raise InputError(f"unknown study {name!r}; choose one of {', '.join(STUDIES)}")
+        raise unknown_name("study", name, STUDIES)
     place = Place(jobs, backend, scheduler)
     check_writable(json_file)
     empty_figure(1.0, 1.0)  # before the work, not after it: can figures be drawn here?

@@ -12,7 +12,7 @@ import numpy as np
 from governor.devices.emulated.hardware import Board, board_names, load_board, load_toml
 from governor.devices.emulated.physics import Tables, steady_power, tables
 from governor.devices.emulated.workload import Workload
-from governor.errors import InputError
+from governor.errors import unknown_name
 
 Quantity = Literal["latency", "power"]
 
@@ -67,7 +67,7 @@ class Comparison:
 def anchors(board: str | None = None) -> list[Anchor]:
     """All published figures that are carried here, or those of one board."""
     if board is not None and board not in board_names():
-        raise InputError(f"unknown board {board!r}; choose one of {', '.join(board_names())}")
+        raise unknown_name("board", board, board_names())
     data = load_toml("anchors.toml")
     found = [anchor for each in data["set"] for anchor in _of_set(each)]
     return [anchor for anchor in found if board in (None, anchor.board)]

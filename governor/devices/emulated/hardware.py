@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from governor.errors import InputError
+from governor.errors import unknown_name
 from governor.space import FloatArray
 
 _toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -240,7 +240,7 @@ def load_board(name: str) -> Board:
         InputError: no such board; the message lists those there are.
     """
     if name not in board_names():
-        raise InputError(f"unknown board {name!r}; choose one of {', '.join(board_names())}")
+        raise unknown_name("board", name, board_names())
     data = load_toml(f"boards/{name}.toml")
     return Board(
         name=name,

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from governor.devices.emulated.networks import NETWORKS, Op
-from governor.errors import InputError
+from governor.errors import unknown_name
 from governor.space import FloatArray
 
 BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 1}
@@ -145,6 +145,4 @@ def load_workload(name: str) -> Workload:
     try:
         return _workloads()[name]
     except KeyError:
-        raise InputError(
-            f"unknown workload {name!r}; choose one of {', '.join(workload_names())}"
-        ) from None
+        raise unknown_name("workload", name, workload_names()) from None

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from governor.errors import InputError
+from governor.errors import InputError, unknown_name
 from governor.roofline.board import Board
 from governor.roofline.board_file import parse_board
 
@@ -31,13 +31,12 @@ def load_board(name: str | Path) -> Board:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the board file {path}: {error}") from error
+            problem = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"cannot read the board file {path}: {problem}") from error
         return parse_board(text, path.stem, str(path))
     if name not in _ORDER:
-        raise InputError(
-            f"unknown board {str(name)!r}; choose one of {', '.join(_ORDER)}, "
-            "or give the path of a board file that ends in .toml"
-        )
+        other = "or give the path of a board file that ends in .toml"
+        raise unknown_name("board", str(name), _ORDER, other)
     return _stock(str(name))
 
 
