@@ -817,10 +817,15 @@ class Controller:
             because = self.heat.too_hot(self.held.power_w)
         if not because:
             return None
-        return self._search_below(now_s, f"{named(self.target)} {because}", self.heat.power_w)
+        because = f"{named(self.target)} {because}"
+        decision = self._search_below(now_s, because, self.heat.power_w)
+        if decision is None:
+            self._hot_until_s = now_s + self._pace.rest_s
+            return self._decide(now_s, "heat", f"{because}; nothing draws less")
+        return decision
 
     def _leave_if_too_hot(self, now_s: float, because: str, trial: Trial) -> Decision | None:
-        """A point that could not be kept for its heat is none to choose."""
+        """A point that could not be kept for its heat is none to choose, if any draws less."""
         too_hot = self.heat.too_hot(trial.power_w)
         if not too_hot:
             return None
@@ -845,10 +850,12 @@ class Controller:
     def _search_below(
         self, now_s: float, because: str, power_w: float, trial: Trial | None = None
     ) -> Decision | None:
-        """Search among what draws plainly less than ``power_w``, with what is known already."""
+        """Search among what draws plainly less than ``power_w``, with what is known already.
+
+        None: nothing draws less.
+        """
         if not self._allow_up_to(min(self.heat.trial_cap_w, LOWER * power_w)):
-            self._hot_until_s = now_s + self._pace.rest_s
-            return self._decide(now_s, "heat", f"{because}; nothing draws less", trial)
+            return None
         carried = self._campaign.known.trials
         decision = self._begin_search(now_s, f"{because}: searching below it", trial)
         self._carried = carried

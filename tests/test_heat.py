@@ -172,6 +172,23 @@ def test_heat_alone_is_no_drift() -> None:
     assert [d.reason for d in decisions if d.kind == "drift"] == []
 
 
+def test_where_nothing_is_cool_enough_a_point_is_held_all_the_same_and_that_is_said() -> None:
+    board = cold_board("nano", "yolov8n")
+    decisions, _, held = govern(board, 4.0 * fastest_s(board), 8.0, thermal_limit="47C")
+    kinds = [decision.kind for decision in decisions]
+    assert kinds.count("infeasible") == 1
+    said = [d.reason for d in decisions if "nothing draws less" in d.reason]
+    assert all("at the limit of 47 °C; nothing draws less" in reason for reason in said)
+    assert said
+    assert len(decisions) < 40
+    powers_w = [
+        board.true_energy_j(point) / board.true_latency_s(point)
+        for point in map(board.space.point, range(len(board.space)))
+    ]
+    held_w = board.true_energy_j(held) / board.true_latency_s(held)
+    assert held_w < 1.1 * min(powers_w)
+
+
 # Sensors
 
 
