@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from statistics import mean
 
 import pytest
 from hypothesis import given
@@ -263,14 +264,20 @@ def test_another_point_or_other_work_says_nothing_of_leakage() -> None:
 
 
 def test_trials_on_a_warming_board_compare_whenever_they_were_taken() -> None:
-    """One point measured cold, and again warm: as it is told to the policy, it is the same."""
+    """One point, still warming up: what is told of it comes nearer to what it comes to warm."""
     board = cold_board("nano", "inception-v4")
-    decisions, _, held = govern(board, 1.5 * fastest_s(board), 10.0)
-    first = next(d.trial for d in decisions if d.kind == "hold")
-    assert first.warming > 0.0, "it was measured on a board that still warmed up"
-    measured_j = first.energy_j / (1.0 + first.warming)
-    true_j = board.true_energy_j(held)
-    assert abs(first.energy_j - true_j) < abs(measured_j - true_j)
+    measured_j, told_j = set(), set()
+    with EnergyGovernor(1.5 * fastest_s(board), device=board, policy="roofline") as gov:
+        while board.clock.now() < 120.0:
+            with gov.inference():
+                board.infer()
+            status = gov.status()
+            if status.phase == "hold":
+                measured_j.add(status.energy_j)
+                told_j.add(status.held_energy_j)
+        true_j = board.true_energy_j(gov.operating_point)
+    assert len(told_j) > 20
+    assert abs(mean(told_j) - true_j) < 0.7 * abs(mean(measured_j) - true_j)
 
 
 def test_a_correction_is_made_once() -> None:
