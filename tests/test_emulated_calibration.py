@@ -65,4 +65,5 @@ def test_the_command_prints_every_anchor_and_a_summary(
 
 def test_the_command_refuses_an_unknown_board(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["emulate", "--board", "tx1"]) == 2
-    assert "unknown board 'tx1' (did you mean 'tx2'?); choose one of nano" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert "unknown board 'tx1' (did you mean 'tx2'?); choose one of nano" in refusal
