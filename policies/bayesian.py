@@ -37,10 +37,7 @@ _MISS_COST = 0.02
 _RISK_ALLOWANCE = (1.0, 0.03)
 """Chances of a miss, summed over the trials: at the start, and more with each trial."""
 _RISK_RANGE = (0.03, 0.4)
-"""The chance of a miss that one trial may run, whatever the allowance, ..."""
-_RISK_FOR_GAIN = 2.0
-"""... and so much more for each unit of relative cost that it is expected to gain: many a small
-safe step costs more than one trial that misses a bound, where it would have saved a third."""
+"""The chance of a miss that one trial may run, whatever the allowance."""
 _BEYOND_RISK = 0.8
 """The same below everything tried, where the model has only the physics' word for it; each
 knob is asked once a level, at the very end of a search, and a miss is left at once."""
@@ -109,8 +106,7 @@ class BayesianPolicy:
             return self._proposal(outlook, row, math.inf, "to come under the power cap")
         best = float(outlook.cost[hold])
         gain = safe * expected_improvement(outlook.cost, outlook.sd[-1], best)
-        allowed = self._risk_allowed(safe) + _RISK_FOR_GAIN * gain
-        candidates = np.flatnonzero(~tried & (1 - safe <= allowed))
+        candidates = np.flatnonzero(~tried & (1 - safe <= self._risk_allowed(safe)))
         if not len(candidates) and capped:
             candidates = np.flatnonzero(~tried & (safe >= _FAIR))
         if not len(candidates):
