@@ -41,10 +41,6 @@ _RISK_RANGE = (0.03, 0.4)
 _BEYOND_RISK = 0.8
 """The same below everything tried, where the model has only the physics' word for it; each
 knob is asked once a level, at the very end of a search, and a miss is left at once."""
-_FAR = 0.05
-"""Of a knob's largest level: a search does not end while a level so far from all that were tried
-of the knob may keep the bounds. Where levels are finer, the best clock hides between them: the
-energy of an A100 falls by 3 % within 2 % of its clock."""
 
 _HOLD_SAFE = 0.75
 """The held point keeps the bounds with at least this probability; where several do, ..."""
@@ -69,7 +65,6 @@ class BayesianPolicy:
         self._outlook: Outlook | None = None
         columns = [np.unique(values, return_inverse=True)[1] for values in problem.space.settings.T]
         self._levels: IntArray = np.stack(columns, axis=1)
-        self._shares: FloatArray = problem.space.settings / problem.space.settings.max(axis=0)
 
     def tell(self, trial: Trial) -> None:
         """Learn from a trial."""
@@ -118,17 +113,12 @@ class BayesianPolicy:
             return proposal
         # Before the search ends: where a clock was never below the one to hold, all that is
         # known of lower ones is the roofline's extrapolation, and that errs by several of its
-        # own standard deviations where a network is bound by less than its prior says. Nor do
-        # smooth laws know of the kinks between levels that lie far apart.
-        for rows, risk, reason in (
-            (self._beyond(hold, tried), _BEYOND_RISK, "lower than was ever tried"),
-            (self._gaps(hold, tried), _RISK_RANGE[1], "far from all that was tried"),
-        ):
-            fair = np.flatnonzero(rows & (1 - safe <= risk))
-            if len(fair):
-                proposal = self._worthiest(outlook, fair, best, gain)
-                return replace(proposal, improvement=math.inf, reason=reason)
-        return proposal
+        # own standard deviations where a network is bound by less than its prior says.
+        beyond = np.flatnonzero(self._beyond(hold, tried) & (1 - safe <= _BEYOND_RISK))
+        if not len(beyond):
+            return proposal
+        proposal = self._worthiest(outlook, beyond, best, gain)
+        return replace(proposal, improvement=math.inf, reason="lower than was ever tried")
 
     def _worthiest(
         self, outlook: Outlook, rows: IntArray, best: float, gain: FloatArray
@@ -210,16 +200,6 @@ class BayesianPolicy:
         lowest = self._levels[tried].min(axis=0)
         untested = self._levels[hold] == lowest
         return np.any(untested & (self._levels == lowest - 1), axis=1)
-
-    def _gaps(self, hold: int, tried: BoolArray) -> BoolArray:
-        """The settings that differ from ``hold`` in one knob, far from all tried levels of it."""
-        found = np.zeros(len(tried), dtype=np.bool_)
-        differs = self._levels != self._levels[hold]
-        for knob, shares in enumerate(self._shares.T):
-            others_alike = ~np.delete(differs, knob, axis=1).any(axis=1)
-            away = np.abs(shares[:, None] - np.unique(shares[tried])).min(axis=1)
-            found |= others_alike & (away >= _FAR)
-        return found
 
     def _look(self) -> Outlook:
         if self._outlook is None:

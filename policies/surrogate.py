@@ -43,15 +43,13 @@ _TINY = 1e-12
 
 # What the physics misses, in relative standard deviations of time and of energy: a smooth
 # error along each clock (a voltage or bandwidth table that is no straight line), a smooth
-# error of their interplay, and a scatter from setting to setting, that neighbours share where
-# levels are closer than a Jetson's. One entry a knob of `model_inputs`; lengths are in units of
-# the largest clock.
+# error of their interplay, and a scatter from setting to setting. One entry a knob of
+# `model_inputs`; lengths are in units of the largest clock.
 _ALONG_SD = np.array([[0.006, 0.012, 0.012, 0.004, 0.05], [0.006, 0.014, 0.03, 0.004, 0.05]])
 _ALONG_LENGTH = (0.15, 0.12, 0.3, 0.3, 2.0)
 _JOINT_SD = (0.012, 0.012)
 _JOINT_LENGTH = (0.8, 0.12, 0.25, 0.6, 2.0)
 _SCATTER_SD = (0.017, 0.03)
-_SCATTER_LENGTH = 0.015
 # A knob that the roofline has no formula for is left to the Gaussian process alone.
 _OTHER_SD = 0.3
 _OTHER_LENGTH = 0.5
@@ -76,7 +74,6 @@ class Errors:
             for column, length in enumerate(_ALONG_LENGTH)
             if varies[column]
         ]
-        self._neighbours = _matern(columns, dict.fromkeys(range(columns), _SCATTER_LENGTH))
         if others:
             self._smooth.append(((_OTHER_SD, _OTHER_SD), _matern(columns, others)))
 
@@ -92,8 +89,8 @@ class Errors:
 
     def scatter(self, rows: IntArray, at: IntArray) -> FloatArray:
         """From setting to setting, shape ``(2, len(rows), len(at))``: by output."""
-        shared = self._neighbours(self._features[rows], self._features[at])
-        return np.square(_SCATTER_SD)[:, None, None] * shared
+        same = (rows[:, None] == at).astype(np.float64)
+        return np.square(_SCATTER_SD)[:, None, None] * same
 
     def variance(self) -> FloatArray:
         """Of both errors at any one setting, shape ``(2, 2)``: smooth and scatter, by output."""

@@ -177,28 +177,6 @@ def test_a_clock_that_the_network_hardly_needs_is_lowered_though_the_prior_says_
     assert max(excess) < 0.02, excess
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_no_wide_gap_of_a_fine_grid_is_left_untried_where_the_slo_allows_it(seed: int) -> None:
-    fine = Space([Knob("gpu_hz", tuple(np.linspace(0.85e9, 1.74e9, 60).tolist()))])
-    board = Board(seed, fine, noise=0.02)
-    search = govern(board, BayesianPolicy(Problem(fine, board.slo_s(4.0), seed)), budget=40)
-    tried = [trial.point["gpu_hz"] / 1.74e9 for trial in search.trials if trial.point]
-    ends = (fine.settings[0, 0] / 1.74e9, 1.0)
-    assert np.diff(np.sort([*tried, *ends])).max() < 0.12
-    assert len(tried) < 40
-
-
-def test_neighbours_on_a_fine_grid_are_believed_alike() -> None:
-    spread = []
-    for levels in (12, 120):
-        space = Space([Knob("gpu_hz", tuple(np.linspace(0.5e9, 1.5e9, levels).tolist()))])
-        board, surrogate = Board(0, space), Surrogate(space)
-        for row in (space.fastest, levels // 2):
-            surrogate.tell(board.measure(space.point(row)))
-        spread.append(surrogate.believe().sd[ENERGY, levels // 2 - 1])
-    assert spread[1] < spread[0]
-
-
 def test_a_policy_refuses_a_trial_without_a_point() -> None:
     board = Board(0)
     baseline = dataclasses.replace(board.measure(SPACE.point(0)), point=None)
