@@ -18,6 +18,17 @@ class InputError(GovernorError, ValueError):
     """Something from outside (an argument, a file, the environment) cannot be used."""
 
 
+def problem_of(error: Exception) -> str:
+    """What went wrong, for people: of the operating system's errors no number and no path.
+
+    >>> problem_of(OSError(2, "No such file or directory", "x")), problem_of(ValueError("odd"))
+    ('No such file or directory', 'odd')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question after a name that is not known, with the nearest that is; empty: none is near.
 

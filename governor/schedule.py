@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from governor.devices.device import Clock
-from governor.errors import InputError, unknown_name
+from governor.errors import InputError, problem_of, unknown_name
 from governor.objective import OBJECTIVES, Objective
 from governor.units import parse_duration, parse_energy, parse_power
 
@@ -186,8 +186,7 @@ class Tariff:
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            problem = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"{path} cannot be read ({problem})") from error
+            raise InputError(f"{path} cannot be read ({problem_of(error)})") from error
         prices: dict[int, float] = {}
         lines = csv.reader(io.StringIO(text))
         next(lines, None)

@@ -13,7 +13,7 @@ import typer
 
 import governor.cli
 from governor import __version__
-from governor.errors import GovernorError, InputError
+from governor.errors import GovernorError, InputError, problem_of
 
 # The root of typer's usage errors. By its version, typer uses the installed click or a copy
 # of its own, so the class is taken from what typer itself exports.
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        return _fail(f"{where}{error.strerror or error}", 1)
+        return _fail(f"{where}{problem_of(error)}", 1)
 
 
 def _sentence(error: typer.BadParameter) -> str:

@@ -23,7 +23,7 @@ from governor.controller import Controller
 from governor.decision import Decision
 from governor.devices.emulated import EmulatedBoard
 from governor.devices.emulated.noise import Noise, ResampledNoise
-from governor.errors import GovernorError, InputError
+from governor.errors import GovernorError, InputError, problem_of
 from governor.slo import LatencySLO, design_effect
 from governor.trial import Span
 from governor.units import format_duration
@@ -360,8 +360,7 @@ def read_latencies(path: Path) -> list[list[float]]:
                 row.pop("cycle", None)
                 series[tuple(map(str, row.values()))].append(latency_s)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problem = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path} cannot be read: {problem}") from error
+        raise InputError(f"{path} cannot be read: {problem_of(error)}") from error
     long_enough = [each for each in series.values() if len(each) >= 120]
     if not long_enough:
         raise InputError(f"{path}: no setting has 120 inferences or more to draw from")

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from governor.errors import InputError, unknown_name
+from governor.errors import InputError, problem_of, unknown_name
 from governor.roofline.board import Board
 from governor.roofline.board_file import parse_board
 
@@ -31,8 +31,7 @@ def load_board(name: str | Path) -> Board:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            problem = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"cannot read the board file {path}: {problem}") from error
+            raise InputError(f"cannot read the board file {path}: {problem_of(error)}") from error
         return parse_board(text, path.stem, str(path))
     if name not in _ORDER:
         other = "or give the path of a board file that ends in .toml"
