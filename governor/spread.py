@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from multiprocessing import resource_tracker
 from typing import Any, Literal, TypeVar, cast
 
 from governor.errors import InputError, MissingExtraError
@@ -282,12 +283,16 @@ def _interrupts_later() -> Generator[None]:
 
     They inherit the mask of the thread that starts them. But an interrupt may come by another
     thread of this process, a numerical library's, and must not cut their start short either.
+
+    The first of them, multiprocessing's resource tracker, unblocks the signal once it is started
+    (CPython to 3.13 at least): it is therefore started before.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

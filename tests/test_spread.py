@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,19 @@ def test_each_process_uses_one_thread() -> None:
         found = list(spread(process_and_threads, range(4), Place(jobs)))
         assert {threads for _, threads in found} == {1}
         assert (os.getpid() in {process for process, _ in found}) == (jobs == 1)
+
+
+def test_ctrl_c_is_left_to_the_process_that_shares_the_work_out() -> None:
+    # In a process of its own: the first that multiprocessing starts is the one in question.
+    script = """
+import signal
+from functools import partial
+from governor.spread import Place, spread
+blocked = partial(signal.pthread_sigmask, signal.SIG_BLOCK)
+assert all(signal.SIGINT in mask for mask in spread(blocked, [()] * 4, Place(2)))
+assert signal.SIGINT not in blocked(())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_short_work_starts_no_processes() -> None:
