@@ -341,7 +341,8 @@ def format_knob_name(knob: str) -> str:
 
 def format_percent(fraction: float, signed: bool = False) -> str:
     """
-    >>> format_percent(0.1534), format_percent(-0.02, signed=True)
-    ('15.3 %', '-2.0 %')
+    >>> format_percent(0.1534), format_percent(-0.02, signed=True), format_percent(-0.0001)
+    ('15.3 %', '-2.0 %', '0.0 %')
     """
-    return f"{100 * fraction:{'+' if signed else ''}.1f} %"
+    percent = round(100 * fraction, 1) + 0.0  # no "-0.0"
+    return f"{percent:{'+' if signed else ''}.1f} %"

@@ -379,6 +379,14 @@ window.onload = () => {{ document.getElementById("found").textContent = JSON.str
         b = text.ownerSVGElement.getBoundingClientRect();
         return a.left < b.left - 1 || a.right > b.right + 6 || a.bottom > b.bottom + 1 }}).map(
           text => text.textContent),
+      covered: charts.flatMap(chart => {{ const marks = [...chart.querySelectorAll("text.mark")];
+        const boxes = marks.map(text => text.getBoundingClientRect());
+        const shared = (a, b) =>
+          Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left))
+          * Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
+        return marks.flatMap((text, n) => boxes.slice(n + 1).filter(box =>
+          shared(boxes[n], box) > 0.3 * boxes[n].width * boxes[n].height).map(
+            box => text.textContent)) }}),
       paper: style.backgroundColor, ink: style.color }} }})) }}
 </script></body>
 """
@@ -429,6 +437,7 @@ def test_a_browser_draws_every_chart_readably_on_a_desk_and_on_a_phone(
         assert seen["drawn"] == seen["charts"] > 2
         assert seen["wide"] <= seen["room"]
         assert seen["outside"] == []
+        assert seen["covered"] == []
         assert seen["smallest"] >= 10
     assert wide["charts"] >= 6
 
@@ -463,23 +472,40 @@ def test_the_command_draws_a_record_and_a_trace(
     assert capsys.readouterr().out == f"wrote {page}\n" * 2
 
 
-def test_replay_draws_each_search(tmp_path: Path) -> None:
-    trace, page = tmp_path / "trace.csv", tmp_path / "page.html"
+def toy_trace(path: Path, device: str = "toy") -> Path:
     rows = [
-        f"toy,net,1,,{cpu},{gpu},,{1e5 / (cpu + gpu):.3f},{gpu / 100},{gpu / (cpu + gpu):.4f}"
+        f"{device},net,1,,{cpu},{gpu},,{1e5 / (cpu + gpu):.3f},{gpu / 100},{gpu / (cpu + gpu):.4f}"
         for cpu in (600, 900, 1200)
         for gpu in (300, 600, 900)
     ]
     head = (
         "device,workload,batch_size,cpu_cores,cpu_mhz,gpu_mhz,emc_mhz,latency_ms,power_w,energy_j"
     )
-    trace.write_text("\n".join([head, *rows]) + "\n")
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return path
+
+
+def test_replay_draws_each_search(tmp_path: Path) -> None:
+    trace, page = toy_trace(tmp_path / "trace.csv"), tmp_path / "page.html"
     slos = ["--latency-slo", "1.3x", "--latency-slo", "2x"]
     policy = ["--policy", "coordinate", "--seeds", "1"]
     assert main(["replay", str(trace), *slos, *policy, "--report", str(page)]) == 0
     text = page.read_text()
     assert text.count("<section") == 2
-    assert "REPLAYED by coordinate" in text
+    assert '<span class="badge real">REPLAYED by coordinate' in text
+    assert "against default" not in text
+
+
+@pytest.mark.parametrize("command", ["report", "replay"])
+def test_a_trace_of_an_emulated_board_is_never_shown_as_measured(
+    command: str, tmp_path: Path
+) -> None:
+    trace, page = toy_trace(tmp_path / "trace.csv", "nano (emulated)"), tmp_path / "page.html"
+    where = {"report": ["-o"], "replay": ["--policy", "coordinate", "--seeds", "1", "--report"]}
+    assert main([command, str(trace), "--latency-slo", "2x", *where[command], str(page)]) == 0
+    text = page.read_text()
+    assert '<span class="badge">EMULATED' in text
+    assert "57000000.gpu" in text  # the commands are the board's own
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,9 @@ _KNOBS = {
 }
 """Column of each knob: its name here, and base units per unit of the column."""
 
+_EMULATED = " (emulated)"
+"""What ``governor sweep`` puts behind the name of an emulated device."""
+
 BATCH_SIZE = "batch_size"
 _COLUMNS = ("device", "workload", "batch_size", *_KNOBS, "latency_ms", "power_w", "energy_j")
 
@@ -51,6 +54,16 @@ class Sweep:
     def __str__(self) -> str:
         batch = "any" if self.joint else self.batch_size
         return f"{self.device} {self.workload} batch {batch}"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the file says of its device that it was emulated."""
+        return self.device.endswith(_EMULATED)
+
+    @property
+    def board(self) -> str:
+        """The device's name, without what says that it was emulated."""
+        return self.device.removesuffix(_EMULATED)
 
     @property
     def joint(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -195,14 +195,19 @@ def _settings(report: Report) -> str:
             format_duration(each.latency_s),
             watts(each),
             format_energy(each.energy_j),
-            ""
-            if base is None or each is base
-            else format_percent(each.energy_j / base.energy_j - 1, signed=True),
+            *(
+                ()
+                if base is None
+                else ("",)
+                if each is base
+                else (format_percent(each.energy_j / base.energy_j - 1, signed=True),)
+            ),
             named(each.point),
         )
         for name, each in known
     ]
-    heads = ("setting", "latency", "power", "energy an item", "against default", "operating point")
+    against = () if base is None else ("against default",)
+    heads = ("setting", "latency", "power", "energy an item", *against, "operating point")
     return table(f"Latency at the SLO's percentile; SLO {report.slo}", heads, rows)
 
 
@@ -216,8 +221,8 @@ def _trials(report: Report) -> str:
                 for name in names
                 if each.point is None or name in each.point
             ),
-            f"{format_duration(each.latency_s)} ± {format_duration(each.latency_se_s)}",
-            f"{format_energy(each.energy_j)} ± {format_energy(each.energy_se_j)}"
+            format_duration(each.latency_s) + _within(each.latency_se_s, format_duration),
+            format_energy(each.energy_j) + _within(each.energy_se_j, format_energy)
             if each.known
             else "left at once",
             "missed" if report.slo_s is not None and each.latency_s > report.slo_s else "kept",
@@ -225,7 +230,15 @@ def _trials(report: Report) -> str:
         for number, each in enumerate(report.trials, 1)
     ]
     heads = ("trial", *map(format_knob_name, names), "latency", "energy an item", "SLO")
-    return table(f"In order; ± is one standard error; SLO {report.slo}", heads, rows)
+    caption = f"SLO {report.slo}"
+    if any(each.latency_se_s for each in report.trials):
+        caption = f"± is one standard error; {caption}"
+    return table(f"In order; {caption}", heads, rows)
+
+
+def _within(error: float, shown: Callable[[float], str]) -> str:
+    """One standard error either way; of a figure that is exact, nothing."""
+    return f" ± {shown(error)}" if error else ""
 
 
 def _how_many(report: Report) -> str:

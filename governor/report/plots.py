@@ -69,8 +69,8 @@ def _comparison(
     figure.text(
         0.02,
         0.02,
-        f"Lines: mean over the searches of each policy ({curves[0].summary.runs}). Bands: 95 % "
-        "confidence of the mean. All is judged by the sweeps' own figures.",
+        f"Lines: mean over the searches of each policy ({curves[0].summary.runs}). Band: 95 % "
+        f"confidence of the mean of {curves[0].policy}. All is judged by the sweeps' own figures.",
         size=8,
         color=FAINT,
     )
@@ -87,14 +87,15 @@ def _draw_energy(axes: Axes, curves: Sequence[Curve], references: Mapping[str, R
     for index, curve in enumerate(curves):
         mean, spread = 100 * curve.excess_mean, 196 * curve.excess_se
         _line(axes, index, _floored(mean))
-        axes.fill_between(
-            _trials(curve),
-            _floored(mean - spread),
-            _floored(mean + spread),
-            color=_colour(index),
-            alpha=0.13,
-            linewidth=0,
-        )
+        if index == 0:  # bands of all would hide each other
+            axes.fill_between(
+                np.arange(1.0, len(mean) + 1),
+                _floored(mean - spread),
+                _floored(mean + spread),
+                color=_colour(index),
+                alpha=0.15,
+                linewidth=0,
+            )
         ends.append(
             (float(_floored(mean)[-1]), f"{curve.policy}  {mean[-1]:.1f} %", _colour(index))
         )
@@ -181,10 +182,6 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
 
 def _floored(percent: FloatArray) -> FloatArray:
     return np.maximum(percent, _FLOOR_PERCENT)
-
-
-def _trials(curve: Curve) -> FloatArray:
-    return np.arange(1.0, len(curve.excess_mean) + 1)
 
 
 def _colour(index: int) -> str:

@@ -27,6 +27,7 @@ from governor.roofline.prediction import Clocks, kind_of, layer_joules, layer_se
 from governor.roofline.published import Compared, Published
 from governor.roofline.tuning import Setting
 from governor.space import FloatArray
+from governor.units import format_duration
 
 FORMATS = (".png", ".svg", ".html")
 """The endings that the pictures here can have."""
@@ -201,20 +202,28 @@ def _draw_over_clock(axes: Axes, forecast: Forecast) -> None:
             label=f"EMC {emc_hz / 1e6:.0f} MHz",
         )
     axes.axvline(board.gpu.voltage.floor_hz / 1e6, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(
-        board.gpu.voltage.floor_hz / 1e6,
-        0.03,
-        " end of the voltage floor",
-        size=7.5,
-        color=FAINT,
-        transform=axes.get_xaxis_transform(),
-    )
-    rows = math.ceil(len(shown) / _LEGEND_COLUMNS)
-    axes.set_ylim(0, top * (1 + 0.08 * rows))
+    _name_upright(axes, board.gpu.voltage.floor_hz / 1e6, "end of the voltage floor", FAINT)
+    axes.set_ylim(0, top)
+    # Energies lie far above the axis, which starts at 0: there is room below them.
     axes.legend(
-        loc="upper center", ncols=_LEGEND_COLUMNS, fontsize=7.5, labelcolor=INK, framealpha=0.9,
+        loc="lower center", ncols=_LEGEND_COLUMNS, fontsize=7.5, labelcolor=INK, framealpha=0.9,
         edgecolor="none", columnspacing=1.2,
     )  # fmt: skip
+
+
+def _name_upright(axes: Axes, x: float, name: str, colour: str) -> None:
+    """Name a vertical line at its top, to its right."""
+    axes.annotate(
+        name,
+        (x, 1),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(4, -3),
+        textcoords="offset points",
+        va="top",
+        size=7.5,
+        color=colour,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
+    )
 
 
 def _draw_plane(axes: Axes, forecast: Forecast) -> None:
@@ -240,6 +249,7 @@ def _draw_plane(axes: Axes, forecast: Forecast) -> None:
         marked += [(within, _WITHIN, "D")] if within is not None else []
     if forecast.slo_s is not None:
         axes.axvline(1e3 * forecast.slo_s, color=_WITHIN, linewidth=1, linestyle=(0, (4, 3)))
+        _name_upright(axes, 1e3 * forecast.slo_s, f"SLO {format_duration(forecast.slo_s)}", _WITHIN)
     slowest = max(one.time_s for one, _, _ in marked)
     dearest = max(one.energy_j for one, _, _ in marked) / items
     fastest, cheapest = float(found.time_s.min()), float(found.energy_j.min()) / items

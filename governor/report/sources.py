@@ -16,6 +16,7 @@ from governor.report.panels import Measured, curves
 from governor.space import OperatingPoint
 from governor.units import Bound, format_duration, format_percent
 
+_EMULATED = "EMULATED: nothing was measured on hardware"
 _COMMANDS = ("commands", "from public facts about the board; none was run for this page")
 
 
@@ -57,7 +58,7 @@ def of_run(
         sources.append(_COMMANDS)
     return Report(
         title=f"{subject} on {header.description or header.device}",
-        badge="EMULATED: nothing was measured on hardware" if header.emulated else "MEASURED",
+        badge=_EMULATED if header.emulated else "MEASURED",
         real=not header.emulated,
         sources=sources,
         device=header.device,
@@ -107,16 +108,17 @@ def of_sweep(sweep: Sweep, slo: Bound | None = None, known: Beside | None = None
     ``known``: what lies beside its trace; see :func:`governor.report.beside.beside`.
     """
     known = known or Beside()
+    emulated = known.emulated or sweep.emulated
     bound = None if slo is None else slo.seconds(sweep.all_max_latency_s)
     settings = _with_intervals(landscape_of(sweep), sweep, known)
     fastest = settings[sweep.space.fastest]
     chosen = settings[sweep.optimum(float("inf") if bound is None else bound)]
     return Report(
         title=str(sweep),
-        badge="EMULATED: nothing was measured on hardware" if known.emulated else "MEASURED SWEEP",
-        real=not known.emulated,
+        badge=_EMULATED if emulated else "MEASURED SWEEP",
+        real=not emulated,
         sources=_own_sweep_sources() if known.device else _sweep_sources(),
-        device=known.device or sweep.device,
+        device=known.device or sweep.board,
         slo=f"latency <= {slo}" if slo is not None else "none",
         slo_s=bound,
         levels=levels_of(sweep),
@@ -160,14 +162,14 @@ def of_replay(run: ReplayRun, sweep: Sweep) -> Report:
         verdict = "no setting of this sweep keeps the SLO"
     return Report(
         title=f"{sweep}, {run.slo}",
-        badge=f"REPLAYED by {run.policy}, seed {run.seed}",
-        real=True,
+        badge=f"{'EMULATED, ' if sweep.emulated else ''}REPLAYED by {run.policy}, seed {run.seed}",
+        real=not sweep.emulated,
         sources=[
             ("trials", "what the sweep says of each setting that the policy asked for; the policy "
                        "itself was told these figures with noise"),
             *_sweep_sources(),
         ],
-        device=sweep.device,
+        device=sweep.board,
         slo=f"latency <= {run.slo}"
         + (f" = {format_duration(run.slo_s)}" if run.slo.relative else ""),
         slo_s=run.slo_s,
@@ -175,7 +177,7 @@ def of_replay(run: ReplayRun, sweep: Sweep) -> Report:
         trials=[told(trial.truth) for trial in run.trials],
         chosen=told(run.chosen),
         others=[("all-max", told(run.trials[0].truth)), ("best of all", told(run.oracle))],
-        landscape=Landscape(settings=landscape_of(sweep), what="the sweep as measured"),
+        landscape=Landscape(settings=landscape_of(sweep), what="the sweep as it is"),
         remarks=[f"{run.policy} chose within {len(run.trials)} trials: {verdict}."],
     )  # fmt: skip
 

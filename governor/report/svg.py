@@ -13,6 +13,10 @@ from html import escape
 
 WIDTH, HEIGHT = 480.0, 340.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 16.0, 44.0
+CHARACTER = 7.4
+"""About the width of a character of the 13 px that a page's style sheet sets."""
+MOST_COVERED = 0.25
+"""A name that covers others by more of its own area is left to the tip of its mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,57 @@ def axis(name: str, values: Iterable[float], margin: float = 0.06, zero: bool = 
     return Axis(name, 0.0 if zero else low - room, high + room)
 
 
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A rectangle in user units."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.bottom - self.top)
+
+    def shared(self, other: _Box) -> float:
+        """The area that both cover."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(width, 0.0) * max(height, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A mark and its name.
+
+    Attributes:
+        places: where the name may stand, the best first: x and y of its base line, and whether
+            it ends there.
+        optional: the name is left out where it would cover others.
+    """
+
+    style: str
+    shape: str
+    tip: str
+    text: str
+    text_style: str
+    places: Sequence[tuple[float, float, bool]]
+    optional: bool = False
+
+    def box(self, place: tuple[float, float, bool]) -> _Box:
+        """What the name covers there, about."""
+        x, y, ends = place
+        width = CHARACTER * len(self.text)
+        return _Box(x - width if ends else x, y - 10, x if ends else x + width, y + 2)
+
+    def draw(self, place: tuple[float, float, bool]) -> str:
+        """The text element."""
+        x, y, ends = place
+        style = self.text_style + (" end" if ends else "")
+        return f'<text class="{style}" x="{x:g}" y="{y:g}">{escape(self.text)}</text>'
+
+
 class Chart:
     """Collects marks and draws them; methods take data, not user units."""
 
@@ -68,7 +123,8 @@ class Chart:
         self._height = height
         self._below: list[str] = []
         self._marks: list[str] = []
-        self._above: list[str] = []
+        self._above: list[_Named] = []
+        self._box: list[_Box] = []
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """In user units; far outside is not endlessly far."""
@@ -119,41 +175,50 @@ class Chart:
         )
 
     def dot(self, x: float, y: float, style: str, tip: str, text: str = "") -> None:
-        """One mark, with ``text`` beside it."""
+        """One mark, with ``text`` beside it where there is room."""
         right, down = self.at(x, y)
-        beside = f'<text class="mark" x="{right + 7}" y="{down - 6}">{escape(text)}</text>'
-        self._above.append(
-            f'<g class="{style}"><circle cx="{right}" cy="{down}" r="5"/>'
-            f"{beside if text else ''}{_tip(tip)}</g>"
-        )
+        circle = f'<circle cx="{right}" cy="{down}" r="5"/>'
+        self._mark(style, circle, (right, down), 5, tip, text, optional=True)
 
     def star(self, x: float, y: float, tip: str, text: str = "") -> None:
-        """The mark of what was chosen, with ``text`` below it."""
+        """The mark of what was chosen, with ``text`` beside it."""
         right, down = self.at(x, y)
         corners = " ".join(
             f"{right + r * math.sin(a):.1f},{down - r * math.cos(a):.1f}"
             for r, a in ((11 if n % 2 == 0 else 4.6, n * math.pi / 5) for n in range(10))
         )
-        near_right = right > WIDTH - 110
-        beside = (
-            f'<text class="mark bold{" end" if near_right else ""}" '
-            f'x="{right + (-9 if near_right else 9)}" y="{down + 17}">{escape(text)}</text>'
-        )
-        self._above.append(
-            f'<g class="chosen"><polygon points="{corners}"/>{beside if text else ""}'
-            f"{_tip(tip)}</g>"
-        )
+        polygon = f'<polygon points="{corners}"/>'
+        self._mark("chosen", polygon, (right, down), 8, tip, text, style_of_text="mark bold")
 
     def square(self, x: float, y: float, tip: str, text: str = "") -> None:
         """The mark of the baseline."""
         right, down = self.at(x, y)
-        near_right = right > WIDTH - 110
-        self._above.append(
-            f'<g class="base"><rect x="{right - 5}" y="{down - 5}" width="10" height="10"/>'
-            f'<text class="mark{" end" if near_right else ""}" '
-            f'x="{right + (-9 if near_right else 9)}" y="{down + 16}">{escape(text)}</text>'
-            f"{_tip(tip)}</g>"
-        )
+        rect = f'<rect x="{right - 5}" y="{down - 5}" width="10" height="10"/>'
+        self._mark("base", rect, (right, down), 5, tip, text)
+
+    def _mark(
+        self,
+        style: str,
+        shape: str,
+        at: tuple[float, float],
+        radius: float,
+        tip: str,
+        text: str,
+        *,
+        style_of_text: str = "mark",
+        optional: bool = False,
+    ) -> None:
+        """A shape, and its name to its right or left, above or below."""
+        right, down = at
+        aside = radius + 2
+        places = [
+            (right + sign * far * aside, down + drop, sign < 0)
+            for far in (1, 2)
+            for drop in ((16, -6) if radius > 5 else (-6, 16))
+            for sign in (1, -1)
+        ]
+        self._box.append(_Box(right - radius, down - radius, right + radius, down + radius))
+        self._above.append(_Named(style, shape, tip, text, style_of_text, places, optional))
 
     def error(self, x: float, y: float, dx: float, dy: float) -> None:
         """One standard error either way."""
@@ -168,30 +233,36 @@ class Chart:
         """A rectangle between two corners."""
         (left, bottom), (right, top) = self.at(*low), self.at(*high)
         self._marks.append(
-            f'<rect class="{style}" x="{left}" y="{top}" width="{right - left + 0.4:.1f}" '
-            f'height="{bottom - top + 0.4:.1f}" fill="{fill}">{_tip(tip)}</rect>'
+            f'<rect class="{style}" x="{left}" y="{top}" width="{right - left:.1f}" '
+            f'height="{bottom - top:.1f}" fill="{fill}">{_tip(tip)}</rect>'
         )
 
     def upright(self, x: float, text: str, style: str = "slo") -> None:
-        """A dashed line at a value of x, named at its top, on the side that has room."""
+        """A dashed line at a value of x, named at one of its ends, on the side that has room."""
         (right, top), (_, bottom) = self.at(x, self.y.high), self.at(x, self.y.low)
         if not LEFT <= right <= WIDTH - RIGHT:
             return
-        end, place = (" end", right - 5) if right > WIDTH / 2 else ("", right + 5)
         self._marks.append(f'<path class="line dashed {style}" d="M{right} {top}V{bottom}"/>')
-        self._above.append(
-            f'<text class="mark {style}{end}" x="{place}" y="{top + 11}">{escape(text)}</text>'
-        )
+        sides = [(right - 5, True), (right + 5, False)]
+        places = [
+            (aside, down, end)
+            for down in (top + 11, bottom - 7)
+            for aside, end in (sides if right > WIDTH / 2 else sides[::-1])
+        ]
+        self._above.append(_Named(style, "", "", text, f"mark {style}", places))
 
     def level(self, y: float, text: str, style: str = "slo") -> None:
-        """A dashed line at a value of y, named at its right end."""
+        """A dashed line at a value of y, named at one of its ends, above or below."""
         (left, down), (right, _) = self.at(self.x.low, y), self.at(self.x.high, y)
         if not TOP <= down <= self._height - BOTTOM:
             return
         self._marks.append(f'<path class="line dashed {style}" d="M{left} {down}H{right}"/>')
-        self._above.append(
-            f'<text class="mark {style} end" x="{right - 2}" y="{down - 5}">{escape(text)}</text>'
-        )
+        places = [
+            (aside, down + drop, end)
+            for aside, end in ((right - 2, True), (left + 4, False))
+            for drop in (-5, 14)
+        ]
+        self._above.append(_Named(style, "", "", text, f"mark {style}", places))
 
     def draw(self) -> str:
         """The SVG element."""
@@ -203,8 +274,30 @@ class Chart:
             # what lies outside the axes is cut off
             f'<svg x="{left}" y="{top}" width="{width}" height="{height}" '
             f'viewBox="{left} {top} {width} {height}">{"".join(self._marks)}</svg>'
-            f"{''.join(self._above)}</svg>"
+            f"{''.join(self._named())}</svg>"
         )
+
+    def _named(self) -> Iterator[str]:
+        """Marks with their names, each name where it covers least of what is there already."""
+        inside = _Box(LEFT - 4, TOP - 10, WIDTH, self._height - BOTTOM)
+        taken = list(self._box)
+        texts: dict[int, str] = {}
+        for number in sorted(range(len(self._above)), key=lambda n: self._above[n].optional):
+            named = self._above[number]
+            if not named.text:
+                continue
+            tried = [
+                (sum(box.shared(other) for other in taken) + 2 * (box.area - box.shared(inside)), n)
+                for n, box in enumerate(map(named.box, named.places))
+            ]
+            covered, best = min(tried)
+            box = named.box(named.places[best])
+            if not (named.optional and covered > MOST_COVERED * box.area):
+                taken.append(box)
+                texts[number] = named.draw(named.places[best])
+        for number, named in enumerate(self._above):
+            drawn = named.shape + texts.get(number, "") + _tip(named.tip)
+            yield f'<g class="{named.style}">{drawn}</g>'
 
     def _frame(self) -> Iterator[str]:
         bottom = self._height - BOTTOM
