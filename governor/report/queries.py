@@ -236,6 +236,10 @@ ROWS: tuple[Row, ...] = (
                 unit="celsius",
                 queries=(
                     Query(_of("governor_temperature_celsius"), f"{{{{zone}}}} {BY_GOVERNOR}"),
+                    Query(
+                        _of("governor_thermal_limit_celsius"),
+                        f"limit of {{{{zone}}}} {BY_GOVERNOR}",
+                    ),
                 ),
                 width=8,
             ),
