@@ -17,6 +17,7 @@ def main() -> None:
         for _frame in range(600):
             with gov.inference():
                 board.infer(items=gov.batch_size)
+        print("EMULATED, no figure was measured on hardware")
         for trial in gov.trials:
             print(f"{format_energy(trial.energy_j):>8} an item  {trial.point}")
         print(f"{gov.phase}: {gov.operating_point}")

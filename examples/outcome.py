@@ -35,7 +35,7 @@ def say(status: Status, what: str = "inference") -> None:
     print(f"{status.phase} after {status.trials} trials: {status.point or 'default governors'}")
     print(
         f"{status.violations} took longer than {format_duration(status.slo_s)}; "
-        f"{format_energy(status.energy_j)} an item of late"
+        f"{format_energy(status.energy_j)} an item now"
     )
     if status.saving is not None:
-        print(f"saved against the default governors: {format_percent(status.saving)}")
+        print(f"saved against the default governors, {origin}: {format_percent(status.saving)}")

@@ -21,7 +21,7 @@ def main() -> None:
     print(f"{status.phase} after {status.trials} trials: {status.point}")
     print(f"emulated energy an inference: {format_energy(status.held_energy_j)}")
     if status.saving is not None:
-        print(f"saved against the default governors: {format_percent(status.saving)}")
+        print(f"saved against the default governors, emulated: {format_percent(status.saving)}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ An ordinary machine has no clocks to set. So the network, the frames, the thread
 process are real, and the board is not: each inference is stretched by what an emulated Jetson's
 present clocks would cost against its fastest ones, and energy is what the emulation accounts.
 
-    python -m pip install energy-governor torch opencv-python-headless
-    python real_detector.py --latency-slo 60ms
+    python -m pip install torch opencv-python-headless
+    python examples/real_detector.py --latency-slo 60ms
 """
 
 from __future__ import annotations

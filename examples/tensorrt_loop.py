@@ -6,7 +6,7 @@ itself: nothing in the loop knows of the governor. Written to the Python API of 
 
 NOT YET RUN on a GPU: the API's calls are checked against a stand-in only.
 
-    python -m pip install 'energy-governor[tensorrt]'     on a Jetson they come with JetPack
+    python -m pip install 'energy-governor[tensorrt]'     on a Jetson, TensorRT comes with JetPack
     python examples/tensorrt_loop.py model.onnx --latency-slo 50ms --device auto
 """
 

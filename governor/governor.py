@@ -125,8 +125,9 @@ class EnergyGovernor(Stream):
                 by zone ``{"gpu-thermal": "80C"}``: what would settle above is not held, even
                 where nothing cooler keeps the SLO. The board's own trip point, where it is
                 known, is a limit always.
-            on_drift: search again, measure the baseline first, or ignore.
-            on_disturbance: when someone else sets a knob, set it again or yield to them.
+            on_drift: when the workload changes, ``"search"`` again, measure the ``"baseline"``
+                first, or ``"ignore"`` it.
+            on_disturbance: when someone else sets a knob, ``"reassert"`` it or ``"yield"``.
             callback: called with each :class:`Decision`, from the governor's thread.
             required: whether it is an error that there is nothing to govern; if not, the
                 loop runs ungoverned and is measured.

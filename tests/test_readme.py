@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlparse
 
+import pytest
+
 from governor.cli.main import command_names
 
 ROOT = Path(__file__).parent.parent
@@ -24,11 +26,21 @@ def test_the_first_command_runs_the_demo_and_the_second_the_tests() -> None:
     assert test_it.rstrip().endswith("pytest")
 
 
-def test_every_local_link_leads_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)", README)
+@pytest.mark.parametrize(
+    "document",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda one: one.name,
+)
+def test_every_local_link_leads_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)", document.read_text())
     local = [target for target in targets if not urlparse(target).scheme]
-    assert local
-    assert [target for target in local if not (ROOT / target).exists()] == []
+    assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+def test_every_document_is_linked_from_somewhere() -> None:
+    documents = sorted((ROOT / "docs").glob("*.md"))
+    text = README + "".join(document.read_text() for document in documents)
+    assert [one.name for one in documents if f"{one.name})" not in text] == []
 
 
 def test_every_command_that_is_shown_exists() -> None:

@@ -35,8 +35,8 @@ def _begin(asked: str) -> None:
         from governor.launch.inside import begin
     except ImportError as error:
         print(
-            f"governor: {sys.executable} cannot govern itself ({error}); install it there: "
-            f"{sys.executable} -m pip install energy-governor",
+            f"governor: {sys.executable} cannot govern itself ({error}); install energy-governor "
+            "for it, or start the program with the Python that has it",
             file=sys.stderr,
         )
         os._exit(2)
