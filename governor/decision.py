@@ -36,6 +36,8 @@ class Decision:
 
     Attributes:
         time_s: when, on the device's clock.
+        kind: what happened, such as ``try``, ``hold``, ``fallback`` or ``drift``.
+        phase: baseline, profile, search, hold or fallback.
         point: what is in force from now on; None: the system's own governors.
         change: whether ``point`` must be set now.
         reason: for people.

@@ -101,9 +101,9 @@ class EnergyGovernor(Stream):
         Args:
             latency_slo: of one inference, ``"50ms"``, ``0.05`` s, ``"20fps"``, a timedelta,
                 ``"1.3x"`` the latency at the fastest setting, or ``"none"``.
-            objective: what is to be small: ``"energy"``, ``"latency"``, their product ``"edp"``;
-                or a :class:`Battery` or :class:`Tariff`, also as ``"20Wh until 18:00"`` and
-                ``"prices.csv"``.
+            objective: what is to be small: ``"energy"``, ``"latency"``, their product ``"edp"``
+                (energy-delay product); or a :class:`Battery` or :class:`Tariff`, also as
+                ``"20Wh until 18:00"`` and ``"prices.csv"``.
             power_cap: the most that the board may take on average, ``"10W"`` or 10.0 W. Every
                 search begins at the fastest setting, whatever power that takes.
             percentile: the share of inferences that must keep it.

@@ -26,7 +26,8 @@ class Objective:
     """The least ``energy_j ** energy * latency_s ** latency`` at no more than so much power.
 
     Attributes:
-        energy, latency: the exponents. (1, 0) is energy, (0, 1) latency, (1, 1) their product.
+        energy, latency: the exponents. (1, 0) is energy, (0, 1) latency, (1, 1) their product,
+            the energy-delay product (Gonzalez, Horowitz, IEEE J. Solid-State Circuits 31, 1996).
         power_cap_w: watts, mean over a window; infinite: there is no cap.
     """
 

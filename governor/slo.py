@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 
@@ -20,8 +19,6 @@ from governor.errors import InputError
 from governor.space import FloatArray
 from governor.trial import Trial
 from governor.units import Bound, Duration, parse_bound
-
-Verdict = Literal["violating", "keeping", "unclear"]
 
 BURST = 2.0
 """The least design effect assumed: a miss seldom comes quite alone."""

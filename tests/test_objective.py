@@ -32,7 +32,6 @@ SWEEP = analytic_sweep(batch_size=1)
 POWER_W = SWEEP.mean_power_w
 CAPPED = Objective(0.0, 1.0, power_cap_w=0.5 * float(POWER_W.max()))
 EDP = Objective(1.0, 1.0)
-NO_BOUND = parse_bound("none")
 WITH_A_MODEL = ["bayesian", "roofline"]
 BEST_MEASURED = ["coordinate", "exhaustive", "random", "gradient-descent"]
 

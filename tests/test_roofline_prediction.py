@@ -48,7 +48,6 @@ networks = st.lists(layers, min_size=1, max_size=6).map(lambda found: network(*f
 boards = st.sampled_from(board_names()).map(load_board)
 
 BUSY = network(layer(2e10, 2e8))
-BOUND_BY_MEMORY = network(layer(1e7, 5e8))
 
 
 def row(board: Board, mode: Mode, **levels_hz: tuple[float, ...]) -> Clocks:

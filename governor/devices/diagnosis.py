@@ -329,7 +329,7 @@ def _of_linux(root: Path) -> Diagnosis:
     parts = find_parts(root, os.environ)
     access, problems = _access(root) if parts.knobs else ("", [])
     return Diagnosis(
-        machine=_linux_machine(root, parts),
+        machine=_linux_machine(parts),
         knobs=_linux_knobs(parts, access),
         total_rail="total" if parts.sources else "",
         total_covers=", ".join(source.description for source in parts.sources),
@@ -340,7 +340,7 @@ def _of_linux(root: Path) -> Diagnosis:
     )
 
 
-def _linux_machine(root: Path, parts: Parts) -> dict[str, str]:
+def _linux_machine(parts: Parts) -> dict[str, str]:
     facts = {"machine": "no Jetson", "cpu": parts.cpu.description if parts.cpu else ""}
     gpus = parts.gpus.gpus if parts.gpus else ()
     facts |= {f"gpu {gpu.place}": gpu.name for gpu in gpus}

@@ -68,6 +68,9 @@ class Stream:
         return self._recorder.paused(between_s)
 
     def record(self, start_s: float, end_s: float, items: int | None = None) -> None:
-        """An inference that something else has timed, on the device's clock."""
+        """An inference that something else has timed, on the device's clock.
+
+        That is ``time.perf_counter()``; of an emulated board in virtual time ``board.clock.now()``.
+        """
         self._recorder.mark()
         self._recorder.record(start_s, end_s, self._recorder.items() if items is None else items)

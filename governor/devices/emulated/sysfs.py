@@ -31,7 +31,7 @@ UP_S = 3600.0
 """For so long a board has been up when it is mounted; one whose GPU comes late has just booted."""
 
 ABOUT = """\
-This is an emulated {title} under L4T {l4t}. No figure in these files is a measurement of hardware.
+The files of a {title} under L4T {l4t}. No figure in these files is a measurement of hardware.
 
 infer      write N: run one inference of a batch of N; the write lasts as long as the inference,
            and what it took on the board alone can be read, in seconds
