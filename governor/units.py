@@ -282,6 +282,8 @@ def format_temperature(celsius: float) -> str:
 def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
     if not math.isfinite(value):
         return "-"
+    if value == 0:
+        return f"0 {dict(steps)[1.0]}"
     for factor, unit in steps:
         if abs(value) >= 0.9995 * factor:  # what rounds up to 1000 belongs to the next unit
             return f"{value / factor:.3g} {unit}"
@@ -301,18 +303,18 @@ def format_duration(seconds: float) -> str:
 
 def format_energy(joules: float) -> str:
     """
-    >>> format_energy(0.461)
-    '461 mJ'
+    >>> format_energy(0.461), format_energy(0.0), format_energy(1.234e6)
+    ('461 mJ', '0 J', '1.23 MJ')
     """
-    return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")))
+    return _scaled(joules, ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")))
 
 
 def format_power(watts: float) -> str:
     """
-    >>> format_power(12.34)
-    '12.3 W'
+    >>> format_power(12.34), format_power(1234.0)
+    ('12.3 W', '1.23 kW')
     """
-    return _scaled(watts, ((1.0, "W"), (1e-3, "mW")))
+    return _scaled(watts, ((1e3, "kW"), (1.0, "W"), (1e-3, "mW")))
 
 
 def format_knob_value(knob: str, value: float) -> str:
