@@ -6,7 +6,8 @@ import atexit
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = tuple(
@@ -59,3 +60,50 @@ class ExitGuard:
             self._restore(signal.Signals(number).name.lower())
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+@contextmanager
+def interrupts_later() -> Generator[None]:
+    """Start processes that leave Ctrl-C, which reaches all of a terminal, to this one.
+
+    They inherit the mask of the thread that starts them. But an interrupt may come by another
+    thread of this process, a numerical library's, and must not cut their start short either; nor
+    must SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def ended_in_order() -> Generator[None]:
+    """SIGTERM ends what runs here as Ctrl-C would: what was started is ended, too."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

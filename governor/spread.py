@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -22,6 +22,7 @@ from multiprocessing import resource_tracker
 from typing import Any, Literal, TypeVar, cast
 
 from governor.errors import InputError, MissingExtraError
+from governor.exits import ended_in_order, interrupts_later
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -102,9 +103,30 @@ def _on_this_machine(work: Callable[[T], R], tasks: Sequence[T], jobs: int | Non
     library: Any = joblib
     # Without memory maps a killed process leaves no files behind.
     pool = library.Parallel(n_jobs=count, return_as="generator", max_nbytes=None)
-    with _interrupts_later():
-        results = pool(_calls(work, tasks[done:]))
-    yield from results
+    with ended_in_order(), warnings.catch_warnings(), ExitStack() as stack:
+        # Who interrupts the work knows that it was not done.
+        warnings.filterwarnings("ignore", ".*still being processed by the workers")
+        # Once it has started, it unblocks the signal (CPython to 3.13 at least).
+        resource_tracker.ensure_running()
+        with interrupts_later():
+            results = pool(_calls(work, tasks[done:]))
+            stack.callback(_drop, results)
+        yield from results
+
+
+def _drop(results: Any) -> None:
+    """End the processes. If they have just begun, loky's thread may trip over what it loses."""
+    shown = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread is None or "ExecutorManager" not in failed.thread.name:
+            shown(failed)
+
+    threading.excepthook = hook
+    try:
+        results.close()
+    finally:
+        threading.excepthook = shown
 
 
 def _on_dask(work: Callable[[T], R], tasks: Sequence[T], place: Place) -> Iterator[R]:
@@ -275,45 +297,3 @@ def _limit_threads() -> object:
 
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     return threadpool_limits(1)
-
-
-@contextmanager
-def _interrupts_later() -> Generator[None]:
-    """Start processes that leave Ctrl-C, which reaches all of a terminal, to this one.
-
-    They inherit the mask of the thread that starts them. But an interrupt may come by another
-    thread of this process, a numerical library's, and must not cut their start short either.
-
-    The first of them, multiprocessing's resource tracker, unblocks the signal once it is started
-    (CPython to 3.13 at least): it is therefore started before.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
-
-
-def with_progress(results: Iterable[R], total: int, doing: str) -> Iterator[R]:
-    """The ``total`` results, under a progress bar on stderr if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(
-        results,
-        description=doing,
-        total=total,
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )

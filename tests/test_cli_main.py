@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,32 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     assert f"Usage: governor {name}" in capsys.readouterr().out
+
+
+def test_help_is_in_words_of_people_and_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("", *command_names()):
+        assert main([*filter(None, [name]), "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert not re.search("<(list|str|int|float|Path)", shown), shown
+        assert "...\n" not in shown.partition("Commands:")[2]
+        assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["top", "run.jsonl", "--interval"], ["bench", "heat", "--minutes"], ["roofline", "--work"]],
+)
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_number_that_is_none_is_refused(
+    number: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, number]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"governor: Invalid value for '{arguments[-1]}': ")
+    assert said.count("\n") == 1
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -127,7 +154,10 @@ def test_an_interrupt_is_exit_code_130(
     assert capsys.readouterr().err == "governor: interrupted\n"
 
 
-def test_an_interrupt_ends_the_processes_that_share_the_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_processes_that_share_the_work(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     write_trace(tmp_path / "t.csv", [analytic_sweep()])
     arguments = ["replay", str(tmp_path / "t.csv"), "--latency-slo", "1x", "--policy", "random"]
     process = subprocess.Popen(
@@ -141,10 +171,13 @@ def test_an_interrupt_ends_the_processes_that_share_the_work(tmp_path: Path) -> 
     while len(children.read_text().split()) < 2:
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
+    if number == signal.SIGINT:  # Ctrl-C reaches all of a terminal
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     output, errors = process.communicate()
-    assert process.returncode == 130
-    assert "Traceback" not in output + errors
+    assert process.returncode == 128 + number
+    assert (output, errors) == ("", "governor: interrupted\n" * (number == signal.SIGINT))
 
 
 def test_work_that_fails_is_one_line_and_exit_code_1(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import date
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -14,6 +15,7 @@ import typer
 
 from governor.cli.replay import check_writable, result_console, result_table
 from governor.errors import DeviceError, InputError, NoDeviceError
+from governor.progress import progress
 from governor.units import format_percent
 
 if TYPE_CHECKING:
@@ -76,12 +78,12 @@ def calibrate(
         base = _base(board, subject)
         space = None if read_only else subject.space
         bench = subject.bench
-        count = min(points, QUICK_POINTS) if quick else points
-        looks = plan(space, bench.kernels, bench.clock, count, warm=not quick)
+        levels = min(points, QUICK_POINTS) if quick else points
+        looks = plan(space, bench.kernels, bench.clock, levels, warm=not quick)
         session = Session(subject.device, subject.bench, quick=quick)
-        runs = _with_progress(session, looks)
-    for why, count in session.dropped.items():
-        console.print(f"{count} of {len(looks)} looks were dropped: {why}")
+        runs = _run(session, looks)
+    for why, dropped in session.dropped.items():
+        console.print(f"{dropped} of {len(looks)} looks were dropped: {why}")
     _conclude(subject, base, runs, output, console)
 
 
@@ -179,25 +181,10 @@ def _base(board: str | None, subject: _Subject) -> Board:
     return plain_board(subject.name, subject.name, levels)
 
 
-def _with_progress(session: Session, looks: Sequence[Look]) -> list[Run]:
-    """Run the looks under a progress bar on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("Measuring", total=len(looks))
-        done = -1
-
-        def step(look: Look) -> None:
-            nonlocal done
-            done += 1
-            bar.update(task, completed=done, description=f"{look.kernel or 'idle'}")
-
-        return session.run(looks, step)
+def _run(session: Session, looks: Sequence[Look]) -> list[Run]:
+    begun = count()
+    with progress("Measuring", len(looks)) as tell:
+        return session.run(looks, lambda _look: tell(next(begun)))
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import partial
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Annotated, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -23,11 +26,14 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 def command_names() -> list[str]:
-    """The subcommands: each module beside this one holds the function of its own name."""
+    """The subcommands: each module beside this one holds what has its own name.
+
+    That is a function, or a :class:`typer.Typer` with subcommands of its own.
+    """
     return [module.name for module in iter_modules(governor.cli.__path__) if module.name != "main"]
 
 
-def build(only: str | None = None) -> typer.Typer:
+def build(only: str | None = None) -> Callable[..., Any]:
     """The application with every command, or just ``only`` so that no other is imported."""
     app = typer.Typer(
         help="Find and hold the clocks of least energy within a latency bound.",
@@ -39,11 +45,59 @@ def build(only: str | None = None) -> typer.Typer:
     app.callback()(_options)
     names = command_names()
     for name in [only] if only in names else names:
-        module = import_module(f"governor.cli.{name}")
-        app.command(name, context_settings=_SETTINGS)(
-            cast(Callable[..., None], getattr(module, name))
-        )
-    return app
+        command: Any = getattr(import_module(f"governor.cli.{name}"), name)
+        if isinstance(command, typer.Typer):
+            for each in (command.registered_callback, *command.registered_commands):
+                _name_values(cast(Any, each).callback)
+            app.add_typer(command, name=name)
+        else:
+            _name_values(command)
+            app.command(name, context_settings=_SETTINGS)(command)
+    built: Any = typer.main.get_command(app)
+    built.commands = dict(sorted(built.commands.items()))
+    _finish(built)
+    return built
+
+
+def _name_values(function: Callable[..., None]) -> None:
+    """In the help, an option's value is N or has the option's name, not that of a Python type."""
+    hints = get_type_hints(function, include_extras=True)
+    for name, hint in hints.items():
+        if get_origin(hint) is not Annotated:
+            continue
+        kind, option = get_args(hint)[:2]
+        while get_origin(kind) is not Literal and get_args(kind):
+            kind = get_args(kind)[0]
+        chosen = get_origin(kind) is Literal or issubclass(kind, Enum)
+        if option.metavar is None and kind is not bool and not chosen:
+            numbers = kind in (int, float)
+            option.metavar = "N" if numbers else name.upper().replace("_", "-")
+    function.__annotations__ = hints  # as text they would be read anew
+
+
+def _finish(command: Any) -> None:
+    """Of a command of click's, and those below it: whole summaries, and numbers that are some."""
+    if command.help:
+        command.short_help = " ".join(command.help.split("\n\n")[0].split())
+    for option in command.params:
+        option.callback = partial(_finite, option.callback)
+        if option.param_type_name == "argument":  # newer versions of typer add types and brackets
+            option.display_type_rich = _nothing
+            shown = option.metavar.removesuffix("...") + "..." * (option.nargs != 1)
+            option._usage_display_name = partial(str, shown)
+    for each in getattr(command, "commands", {}).values():
+        _finish(each)
+
+
+def _nothing(ctx: object) -> str:
+    return ""
+
+
+def _finite(callback: Callable[..., Any] | None, context: Any, option: Any, value: Any) -> Any:
+    """A range keeps out neither a NaN nor, without an end, the infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not finite.", ctx=context, param=option)
+    return value if callback is None else callback(context, option, value)
 
 
 def _show_version(wanted: bool) -> None:
@@ -72,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # By its version, typer raises an interrupt again or makes this code of it.
         return _fail("interrupted", 130) if code == 130 else code
     except _UsageError as error:
-        return _fail(f"{_sentence(error)} See: governor {_command(words)}--help", 2)
+        where = "governor" if error.ctx is None else error.ctx.command_path
+        return _fail(f"{_sentence(error)} See: {where} --help", 2)
     except InputError as error:
         return _fail(str(error), 2)
     except GovernorError as error:
@@ -92,10 +147,6 @@ def _sentence(error: typer.BadParameter) -> str:
     """What typer, and pydantic within it, say of a word that is wrong."""
     message = error.format_message().replace("Value error, ", "")
     return message if message.endswith((".", "?")) else f"{message}."
-
-
-def _command(words: Sequence[str]) -> str:
-    return f"{words[0]} " if words[0] in command_names() else ""
 
 
 def _fail(message: str, code: int) -> int:

@@ -36,7 +36,10 @@ class Action(str, Enum):
 
 
 def profiles(
-    action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
+    action: Annotated[
+        Action,
+        typer.Argument(metavar="[ACTION]", help="list, show, export, import or forget."),
+    ] = Action.LIST,
     what: Annotated[
         list[str] | None,
         typer.Argument(
@@ -49,7 +52,10 @@ def profiles(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every profile, to show or forget.")] = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Export there, not to standard output.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Export there, not to standard output."
+        ),
     ] = None,
 ) -> None:
     """List, show, export, import or forget profiles: what was learnt of a workload on a board.

@@ -17,7 +17,8 @@ from governor.errors import InputError
 from governor.finished import FinishedFile, resumed
 from governor.logs import LogFormat
 from governor.objective import ENERGY, Objective
-from governor.spread import Cluster, Place, spread, with_progress
+from governor.progress import with_progress
+from governor.spread import Cluster, Place, spread
 from governor.units import Bound, format_percent, parse_bound
 from policies.policy import DEFAULT_POLICY, load_policy
 

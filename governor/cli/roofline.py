@@ -14,6 +14,7 @@ import typer
 
 from governor.cli.replay import check_writable, result_console, result_table, write_json
 from governor.errors import InputError
+from governor.progress import progress, with_progress
 from governor.roofline.board import Status
 from governor.units import (
     format_duration,
@@ -40,7 +41,7 @@ def roofline(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL",
+            metavar="[MODEL]",
             help="A built-in network, an .onnx file, a TensorRT inspector's .json, "
             "or package.module:callable.",
         ),
@@ -125,7 +126,8 @@ def roofline(
     slo_s = None if latency_slo is None else parse_duration(latency_slo, "--latency-slo")
     addition = _check_export(export, conf, output)
     item = None if shape is None else _whole(shape, "--shape", "sizes", "3,224,224")
-    work = _work(model, flop, moved, precision, item, training=training, stack=named)
+    with progress("Counting", None):
+        work = _work(model, flop, moved, precision, item, training=training, stack=named)
     forecasts = [
         forecast(chosen, named, work.scaled(size), modes, slo_s)
         for size in dict.fromkeys(_whole(batch, "--batch", "batch sizes", "1,4,16"))
@@ -430,9 +432,10 @@ def _setting_json(setting: Setting | None) -> dict[str, object] | None:
 
 def _check_counts(model: str | None) -> None:
     """Counts against published ones, of one network if named, and what any difference is."""
-    from governor.roofline.count_check import compare_counts
+    from governor.roofline.count_check import compare_counts, count_published
 
-    rows = list(compare_counts([model] if model else ()))
+    wanted = [model] if model else ()
+    rows = list(with_progress(compare_counts(wanted), count_published(wanted), "Counting"))
     if not rows:
         raise InputError(f"no counts of {model!r} are published; leave it out to see which are")
     console = result_console()
@@ -459,9 +462,11 @@ def _compare(json_file: Path | None, plot: Path | None, *, refit: bool) -> None:
         "fitted by the boards' derived constants, the others only tested.",
         highlight=False,
     )
-    known = [load_set(name) for name in set_names()]
+    names = set_names()
+    known = list(with_progress(map(load_set, names), len(names), "Counting"))
     sets: list[tuple[Published, list[Compared]]] = []
-    for name in dict.fromkeys(one.board.name for one in known):
+    boards = dict.fromkeys(one.board.name for one in known)
+    for name in with_progress(boards, len(boards), "Fitting" if refit else "Comparing"):
         of_board = [one for one in known if one.board.name == name]
         board = of_board[0].board
         if refit:

@@ -26,6 +26,7 @@ from governor.cli.replay import (
 )
 from governor.devices.trace import Sweep, read_traces
 from governor.errors import InputError
+from governor.progress import with_progress
 from governor.spread import Place
 from governor.units import format_percent, parse_bound
 from governor.workloads import workload_names
@@ -107,7 +108,7 @@ def seeding(
             continue
         plan = [
             (name, Task(case.sweep, slo, "bayesian", seed, trials, noise, True, prior))
-            for case in map(_case, sweeps)
+            for case in with_progress(map(_case, sweeps), len(sweeps), "Counting")
             for name, prior in case.priors.items()
             for slo, seed in product(slos, range(seeds))
         ]

@@ -86,14 +86,27 @@ def compare_counts(networks: Sequence[str] = ()) -> Iterator[Comparison]:
     Raises:
         MissingExtraError: PyTorch or onnx is not installed.
     """
+    published = _load(networks)
+    for products in published.products:
+        yield _compare_products(products)
+    for network in published.pagoda.network:
+        yield from _compare_pagoda(network, published.pagoda.batch_sizes)
+
+
+def count_published(networks: Sequence[str] = ()) -> int:
+    """How many figures :func:`compare_counts` compares."""
+    published = _load(networks)
+    return len(published.products) + 2 * len(published.pagoda.network)
+
+
+def _load(networks: Sequence[str]) -> _Published:
     text = files("governor.roofline").joinpath("published_counts.toml").read_text("utf-8")
     published = _Published.model_validate(tomllib.loads(text))
-    for products in published.products:
-        if not networks or products.name in networks:
-            yield _compare_products(products)
-    for network in published.pagoda.network:
-        if not networks or network.name in networks:
-            yield from _compare_pagoda(network, published.pagoda.batch_sizes)
+    if networks:
+        pagoda = published.pagoda
+        pagoda.network = [each for each in pagoda.network if each.name in networks]
+        published.products = [each for each in published.products if each.name in networks]
+    return published
 
 
 def _compare_products(published: _Products) -> Comparison:

@@ -9,32 +9,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
+from typer.core import TyperGroup
 
 from governor.cli.bench.still import StillDevice
 from governor.cli.replay import check_writable, result_console, result_table, write_json
 from governor.devices.trace import Sweep
-from governor.errors import GovernorError, unknown_name
+from governor.errors import GovernorError, InputError, unknown_name
+from governor.exits import interrupts_later
 from governor.pace import Pace
+from governor.progress import progress, with_progress
 from governor.space import Knob, Space
 from governor.units import parse_temperature
 from policies.policy import DEFAULT_POLICY, Problem
 
-BURSTS = "bursts"
-CALIBRATION = "calibration"
-DRIFT = "drift"
-HEAT = "heat"
-INSTRUMENT = "instrument"
-POLLING = "polling"
-SOAK = "soak"
-BY_NAME_ONLY = (BURSTS, DRIFT, HEAT, INSTRUMENT, POLLING, SOAK, CALIBRATION)
+MOST_MINUTES = 7 * 24 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,128 +55,135 @@ class Measurement:
         return None if self.budget is None else self.value < self.budget
 
 
-def bench(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Only this one; all by default.")
-    ] = None,
+class _Benchmarks(TyperGroup):
+    """Names the known ones where one is not."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        found = super().get_command(ctx, cmd_name)
+        if found is None:
+            raise unknown_name("benchmark", cmd_name, self.list_commands(ctx))
+        return found
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order in which they are defined."""
+        return list(self.commands)
+
+
+bench = typer.Typer(cls=_Benchmarks, invoke_without_command=True)
+
+PolicyName = Annotated[str, typer.Option("--policy", help="Who searches.")]
+Figures = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")]
+MountedBoard = Annotated[str, typer.Option("--board", help="The emulated board that is mounted.")]
+
+
+@bench.callback()
+def _every(
+    context: typer.Context,
     policy: Annotated[
-        str, typer.Option(help="Who searches in next-point and converge.")
-    ] = DEFAULT_POLICY,
-    board: Annotated[str, typer.Option(help="The emulated board that is mounted.")] = "orin-nano",
-    ambient: Annotated[
-        str, typer.Option(metavar="TEMPERATURE", help="Of the room in heat, such as 45C.")
-    ] = "45C",
-    repeats: Annotated[int, typer.Option(help="Bursts of each length.", min=1)] = 5,
-    minutes: Annotated[
-        float, typer.Option(help="Of soak and of heat, here virtual.", min=0.05)
-    ] = 60.0,
-    hours: Annotated[int, typer.Option(help="Virtual ones of drift.", min=0, max=10_000)] = 24,
-    seeds: Annotated[int, typer.Option(help="Runs of each case of drift.", min=1)] = 3,
-    latencies: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.csv", help="Measured inference times for drift to draw from."),
+        str | None,
+        typer.Option(help="Who searches in next-point and converge.", show_default=DEFAULT_POLICY),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")
-    ] = None,
+    json_file: Figures = None,
 ) -> None:
     """Measure what the governor costs here.
 
-    NAME is one of: span, loop, import, next-point, converge, emulator, metrics. Exit code 1 if a
-    budget was not kept.
-
-    And bursts, by name only, as it needs FUSE and a minute: the energy of short bursts on a
-    mounted virtual board, ours and Zeus's, against what the emulation spent. And instrument,
-    by name only, as it loads every framework: what seeing each inference adds to it. And polling,
-    by name only, as it needs FUSE, PyTorch and a minute: CPU and slow-down of a PyTorch loop while
-    a mounted virtual board's sensors are read every 100, 10 and 1 ms, and not at all. And soak,
-    by name only, as root with FUSE: a sidecar on a mounted virtual board for --minutes, while it
-    and all around it is killed, hung, flooded and rotated: nothing may grow, and the clocks end
-    as found. And calibration, by name only: what governor calibrate states of the seven calibrated
-    emulated boards, against the emulation's own constants.
-    And drift, by name only, as it takes minutes: what the governor makes of a workload,
-    a neighbour, a camera or a bound that changes, and of --hours in which nothing does.
-
-    And heat, by name only, as it takes minutes: --minutes in a hot room on every emulated board, by
-    the kernel's governors and by ours: energy, temperature, throttling and the bound.
+    Without a COMMAND, all of them up to metrics, which takes a minute; the others are run by
+    name only. Exit code 1 if a budget was not kept.
     """
-    check_writable(json_file)
-    if name == BURSTS:
-        _bursts(board, repeats, json_file)
-        return
-    if name == CALIBRATION:
-        _calibration(json_file)
-        return
-    if name == DRIFT:
-        _drift(hours, seeds, latencies, policy, json_file)
-        return
-    if name == HEAT:
-        _heat(ambient, minutes, policy, json_file)
-        return
-    if name == INSTRUMENT:
-        _instrument(json_file)
-        return
-    if name == POLLING:
-        _report(_polling(board), json_file)
-        return
-    if name == SOAK:
-        _report(_soak(minutes, board), json_file)
-        return
-    benchmarks = _benchmarks(policy)
-    if name is not None and name not in benchmarks:
-        raise unknown_name("benchmark", name, [*benchmarks, *BY_NAME_ONLY])
-    measurements: list[Measurement] = []
-    for wanted in benchmarks if name is None else [name]:
-        measurements += benchmarks[wanted]()
-    _report(measurements, json_file)
+    if context.invoked_subcommand is None:
+        for_all = policy or DEFAULT_POLICY
+        quick = (span, loop, fresh_import, lambda: next_point(for_all), lambda: converge(for_all))
+        _run([*quick, emulator, metrics], json_file)
+    elif policy is not None or json_file is not None:
+        raise InputError(f"give options after the name: bench {context.invoked_subcommand} ...")
 
 
-def _report(measurements: Sequence[Measurement], json_file: Path | None) -> None:
-    _print(measurements)
-    if json_file is not None:
-        write_json(json_file, [{**asdict(one), "met": one.met} for one in measurements])
-    missed = [one.what for one in measurements if one.met is False]
-    if missed:
-        raise GovernorError(f"over budget: {', '.join(missed)}")
+@bench.command("span")
+def _span(json_file: Figures = None) -> None:
+    """Time that seeing an inference adds to it, explicitly and by the sidecar's client."""
+    _run([span], json_file)
 
 
-def _polling(board: str) -> list[Measurement]:
-    from governor.cli.bench.polling import measure, measurements
-
-    return measurements(measure(board))
-
-
-def _soak(minutes: float, board: str) -> list[Measurement]:
-    from governor.cli.bench.soak import measurements, soak
-
-    return measurements(soak(minutes, board))
+@bench.command("loop")
+def _loop(json_file: Figures = None) -> None:
+    """CPU time of the governor's own threads."""
+    _run([loop], json_file)
 
 
-def _bursts(board: str, repeats: int, json_file: Path | None) -> None:
+@bench.command("import")
+def _import(json_file: Figures = None) -> None:
+    """Time and memory of the import."""
+    _run([fresh_import], json_file)
+
+
+@bench.command("next-point")
+def _next_point(policy: PolicyName = DEFAULT_POLICY, json_file: Figures = None) -> None:
+    """Time that a policy takes to name the next point."""
+    _run([lambda: next_point(policy)], json_file)
+
+
+@bench.command("converge")
+def _converge(policy: PolicyName = DEFAULT_POLICY, json_file: Figures = None) -> None:
+    """Virtual time from the start to hold, on an emulated board."""
+    _run([lambda: converge(policy)], json_file)
+
+
+@bench.command("emulator")
+def _emulator(json_file: Figures = None) -> None:
+    """How much faster than real time a board is emulated."""
+    _run([emulator], json_file)
+
+
+@bench.command("metrics")
+def _metrics(json_file: Figures = None) -> None:
+    """How long a scrape takes, and what it does to the control loop."""
+    _run([metrics], json_file)
+
+
+@bench.command("bursts")
+def _bursts(
+    board: MountedBoard = "orin-nano",
+    repeats: Annotated[int, typer.Option(help="Of each length.", min=1, max=1000)] = 5,
+    json_file: Figures = None,
+) -> None:
+    """Energy of short bursts, ours and Zeus's, against the truth. Needs FUSE, takes a minute.
+
+    The bursts run on a mounted virtual board; the truth is what the emulation spent.
+    """
     from governor.cli.bench.bursts import document, measure, show
 
+    check_writable(json_file)
     outcome = measure(board, repeats)
     show(outcome)
     if json_file is not None:
         write_json(json_file, document(outcome))
 
 
-def _calibration(json_file: Path | None) -> None:
-    from governor.cli.bench.calibration import document, measure, show
-
-    outcome = measure()
-    show(outcome)
-    if json_file is not None:
-        write_json(json_file, document(outcome))
-    if untrue := sum(not one.holds for one in outcome):
-        raise GovernorError(f"{untrue} constants are not what the calibration states")
-
-
+@bench.command("drift")
 def _drift(
-    hours: int, seeds: int, latencies: Path | None, policy: str, json_file: Path | None
+    hours: Annotated[
+        int, typer.Option(help="Virtual ones in which nothing changes.", min=0, max=10_000)
+    ] = 24,
+    seeds: Annotated[int, typer.Option(help="Runs of each change.", min=1, max=1000)] = 3,
+    latencies: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Measured inference times to draw from."),
+    ] = None,
+    policy: PolicyName = DEFAULT_POLICY,
+    json_file: Figures = None,
 ) -> None:
+    """What is made of a change, and of none, on emulated boards. Takes minutes.
+
+    A workload, a neighbour, a camera or a bound changes; then nothing does for --hours.
+    """
     from governor.cli.bench.drift import document, measure, show
 
+    check_writable(json_file)
     outcome = measure(hours, latencies, seeds, policy=policy)
     show(outcome)
     if json_file is not None:
@@ -189,9 +192,24 @@ def _drift(
         raise GovernorError(f"not reached: {'; '.join(outcome.missed)}")
 
 
-def _heat(ambient: str, minutes: float, policy: str, json_file: Path | None) -> None:
+@bench.command("heat")
+def _heat(
+    ambient: Annotated[
+        str, typer.Option(metavar="TEMPERATURE", help="Of the room, such as 45C.")
+    ] = "45C",
+    minutes: Annotated[
+        float, typer.Option(help="Virtual ones.", min=0.05, max=MOST_MINUTES)
+    ] = 60.0,
+    policy: PolicyName = DEFAULT_POLICY,
+    json_file: Figures = None,
+) -> None:
+    """An hour in a hot room on every emulated board. Takes minutes.
+
+    By the kernel's governors and by ours: energy, temperature, throttling and the bound.
+    """
     from governor.cli.bench.heat import document, measure, show
 
+    check_writable(json_file)
     outcomes = measure(parse_temperature(ambient, "--ambient"), minutes, policy)
     show(outcomes)
     if json_file is not None:
@@ -201,25 +219,72 @@ def _heat(ambient: str, minutes: float, policy: str, json_file: Path | None) -> 
         raise GovernorError(f"not reached on {', '.join(missed)}")
 
 
-def _instrument(json_file: Path | None) -> None:
+@bench.command("instrument")
+def _instrument(json_file: Figures = None) -> None:
+    """What seeing each inference adds to it, by framework. Loads all that are installed."""
     from governor.cli.bench.instrument import document, measure, show
 
+    check_writable(json_file)
     outcome = measure()
     show(outcome)
     if json_file is not None:
         write_json(json_file, document(outcome))
 
 
-def _benchmarks(policy: str) -> dict[str, Callable[[], list[Measurement]]]:
-    return {
-        "span": span,
-        "loop": loop,
-        "import": fresh_import,
-        "next-point": lambda: next_point(policy),
-        "converge": lambda: converge(policy),
-        "emulator": emulator,
-        "metrics": metrics,
-    }
+@bench.command("polling")
+def _polling(board: MountedBoard = "orin-nano", json_file: Figures = None) -> None:
+    """What reading the sensors more often costs. Needs FUSE and PyTorch, takes a minute.
+
+    CPU and slow-down of a PyTorch loop while a mounted virtual board's sensors are read every
+    100, 10 and 1 ms, and not at all.
+    """
+    from governor.cli.bench.polling import measure, measurements
+
+    _run([lambda: measurements(measure(board))], json_file)
+
+
+@bench.command("soak")
+def _soak(
+    minutes: Annotated[float, typer.Option(help="Real ones.", min=0.05, max=MOST_MINUTES)] = 60.0,
+    board: MountedBoard = "orin-nano",
+    json_file: Figures = None,
+) -> None:
+    """A sidecar in trouble for an hour. Needs root and FUSE.
+
+    It governs a mounted virtual board while it and all around it is killed, hung, flooded and
+    rotated: nothing may grow, and the clocks end as found.
+    """
+    from governor.cli.bench.soak import measurements, soak
+
+    _run([lambda: measurements(soak(minutes, board))], json_file)
+
+
+@bench.command("calibration")
+def _calibration(json_file: Figures = None) -> None:
+    """What calibrate states of emulated boards, against the truth. Takes minutes."""
+    from governor.cli.bench.calibration import document, measure, show
+
+    check_writable(json_file)
+    outcome = measure()
+    show(outcome)
+    if json_file is not None:
+        write_json(json_file, document(outcome))
+    if untrue := sum(not one.holds for one in outcome):
+        raise GovernorError(f"{untrue} constants are not what the calibration states")
+
+
+def _run(measures: Iterable[Callable[[], list[Measurement]]], json_file: Path | None) -> None:
+    check_writable(json_file)
+    _report([one for measure in measures for one in measure()], json_file)
+
+
+def _report(measurements: Sequence[Measurement], json_file: Path | None) -> None:
+    _print(measurements)
+    if json_file is not None:
+        write_json(json_file, [{**asdict(one), "met": one.met} for one in measurements])
+    missed = [one.what for one in measurements if one.met is False]
+    if missed:
+        raise GovernorError(f"over budget: {', '.join(missed)}")
 
 
 def _print(measurements: Sequence[Measurement]) -> None:
@@ -244,7 +309,7 @@ def span(rounds: int = 200, inferences: int = 1000) -> list[Measurement]:
     bare: list[float] = []
     governed: list[float] = []
     with EnergyGovernor("1s", device=StillDevice(), policy=FixedPolicy) as gov:
-        for _ in range(rounds):
+        for _ in with_progress(range(rounds), rounds, "span", still=True):
             start = time.perf_counter()
             for _ in range(inferences):
                 pass
@@ -306,8 +371,15 @@ def loop(seconds: float = 10.0, pace: Pace | None = None) -> list[Measurement]:
                     time.sleep(0.010)
             return time.perf_counter() - start_s, cpu_s() - start_cpu_s
 
-        search_s, search_cpu_s = run(until=lambda _elapsed_s: gov.phase == "hold")
-        hold_s, hold_cpu_s = run(until=lambda elapsed_s: elapsed_s >= seconds)
+        with progress("loop, until it holds", None):
+            search_s, search_cpu_s = run(until=lambda _elapsed_s: gov.phase == "hold")
+        with progress("loop", seconds) as tell:
+
+            def over(elapsed_s: float) -> bool:
+                tell(elapsed_s)
+                return elapsed_s >= seconds
+
+            hold_s, hold_cpu_s = run(until=over)
     note = "of 10 ms inferences, without a device's own reads"
     return [
         Measurement(
@@ -336,10 +408,11 @@ def fresh_import(processes: int = 7) -> list[Measurement]:
     """``from governor import EnergyGovernor`` in fresh interpreters that have numpy."""
     times: list[float] = []
     sizes: list[float] = []
-    for _ in range(processes):
-        done = subprocess.run(  # noqa: S603 - our own interpreter and code
-            [sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True
-        )
+    for _ in with_progress(range(processes), processes, "import", still=True):
+        with interrupts_later():
+            done = subprocess.run(  # noqa: S603 - our own interpreter and code
+                [sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True
+            )
         elapsed, pages = done.stdout.split()
         times.append(float(elapsed))
         sizes.append(float(pages) * os.sysconf("SC_PAGE_SIZE"))
@@ -378,7 +451,8 @@ def next_point(
         return spent
 
     with threadpool_limits(1):
-        last = [search(seed) for seed in range(searches)]
+        seeds = with_progress(range(searches), searches, "next-point", still=True)
+        last = list(map(search, seeds))
     what = f"next point, {len(sweep.space)} settings, {trials} trials, {policy}"
     note = f"median of {searches} searches of a made-up board; one thread, as the worker has"
     return [Measurement(what, 1e3 * statistics.median(last), "ms", 50, note)]
@@ -405,7 +479,7 @@ def converge(policy: str = DEFAULT_POLICY, searches: int = 3) -> list[Measuremen
     from governor.devices.emulated import EmulatedBoard
 
     times: list[float] = []
-    for seed in range(searches):
+    for seed in with_progress(range(searches), searches, "converge"):
         board = EmulatedBoard("xavier-nx", "yolov8n", seed=seed)
         start_s = board.clock.now()
         with EnergyGovernor("1.3x", device=board, policy=policy, seed=seed) as gov:

@@ -23,6 +23,8 @@ from governor.cli.bench.zeus import Zeus
 from governor.cli.replay import result_console, result_table
 from governor.devices.device import DeviceInfo, MonotonicClock, Sample
 from governor.errors import DeviceError
+from governor.exits import ended_in_order
+from governor.progress import with_progress
 from governor.units import format_duration, format_energy
 
 if TYPE_CHECKING:
@@ -97,13 +99,15 @@ def measure(
     from governor.devices.emulated.sysfs import VirtualJetson
 
     with ExitStack() as stack:
+        stack.enter_context(ended_in_order())
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="governor-bursts-")))
         jetson = VirtualJetson(board, workload=WORKLOAD)
         root = stack.enter_context(mounted(jetson, folder))
         zeus, why_not = _start_zeus(root, stack)
         bench = stack.enter_context(_bench(root, jetson.board, zeus))
         bench.rest()
-        bursts = tuple(bench.burst(length) for length in lengths_s for _ in range(repeats))
+        each = [length for length in lengths_s for _ in range(repeats)]
+        bursts = tuple(map(bench.burst, with_progress(each, len(each), "Bursts")))
     return Outcome(
         jetson.board.info.description, bursts, None if zeus is None else zeus.version, why_not
     )

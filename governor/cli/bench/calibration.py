@@ -7,14 +7,16 @@ set beside what made them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from governor.calibration.file import TOLD, numbers
 from governor.cli.replay import result_console, result_table
+from governor.progress import with_progress
 
 if TYPE_CHECKING:
     from governor.devices.emulated.hardware import Board
@@ -66,14 +68,14 @@ class Stated:
         return abs(self.error) <= TOLD if self.told else self.low <= self.truth <= self.high
 
 
-def measure(boards: Iterable[str] = BOARDS, seeds: int = SEEDS) -> list[Stated]:
+def measure(boards: Sequence[str] = BOARDS, seeds: int = SEEDS) -> list[Stated]:
     """Calibrate each board with noise of each seed."""
     from governor.cli.calibrate import calibrate_emulated
 
+    each = list(product(boards, range(seeds)))
     return [
         one
-        for board in boards
-        for seed in range(seeds)
+        for board, seed in with_progress(each, len(each), "Calibrating")
         for one in compare(board, seed, calibrate_emulated(board, seed))
     ]
 

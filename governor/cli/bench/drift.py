@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from governor.decision import Decision
 from governor.devices.emulated import EmulatedBoard
 from governor.devices.emulated.noise import Noise, ResampledNoise
 from governor.errors import GovernorError, InputError, problem_of
+from governor.progress import progress, with_progress
 from governor.slo import LatencySLO, design_effect
 from governor.trial import Span
 from governor.units import format_duration
@@ -313,14 +315,18 @@ def steady(
         noises: series of measured inference times to draw from; the emulation's where empty.
     """
     seen, rng = Steadiness(), np.random.default_rng([seed, 5])
-    while seen.hours < hours:
-        number = seen.hours // STRETCH_HOURS
-        noise = ResampledNoise(noises[int(rng.integers(len(noises)))], number) if noises else True
-        board = EmulatedBoard(BOARDS[number % len(BOARDS)], seed=seed + number, noise=noise)
-        loop = Loop(board, f"{rng.uniform(*MULTIPLES):.3f}x", seed + number, policy)
-        loop.hold()
-        for _ in range(min(STRETCH_HOURS, hours - seen.hours)):
-            _hour(loop, seen)
+    with progress("Holding", hours) as tell:
+        while seen.hours < hours:
+            number = seen.hours // STRETCH_HOURS
+            noise = (
+                ResampledNoise(noises[int(rng.integers(len(noises)))], number) if noises else True
+            )
+            board = EmulatedBoard(BOARDS[number % len(BOARDS)], seed=seed + number, noise=noise)
+            loop = Loop(board, f"{rng.uniform(*MULTIPLES):.3f}x", seed + number, policy)
+            loop.hold()
+            for _ in range(min(STRETCH_HOURS, hours - seen.hours)):
+                _hour(loop, seen)
+                tell(seen.hours)
     return seen
 
 
@@ -437,10 +443,10 @@ def measure(
     """
     noises = [] if latencies is None else read_latencies(latencies)
     drawn = _drawn(noises)
-    reactions = {
-        case.name: [react(case, seed, next(drawn), policy) for seed in range(seeds)]
-        for case in cases
-    }
+    runs = list(product(cases, range(seeds)))
+    reactions: dict[str, list[Reaction]] = {case.name: [] for case in cases}
+    for case, seed in with_progress(runs, len(runs), "Changing"):
+        reactions[case.name].append(react(case, seed, next(drawn), policy))
     noise = "the emulation's" if latencies is None else f"drawn from {latencies.name} in blocks"
     return Outcome(reactions, steady(hours, noises, policy=policy), noise, clustering(noises))
 

@@ -14,7 +14,8 @@ from governor.cli.replay import result_console, result_table
 from governor.devices.emulated import EmulatedBoard, board_names
 from governor.errors import unknown_name
 from governor.governor import EnergyGovernor
-from governor.spread import Place, spread, with_progress
+from governor.progress import with_progress
+from governor.spread import Place, spread
 from governor.units import format_energy, format_percent
 
 WORKLOADS = ("yolov8n", "vgg19")

@@ -21,6 +21,7 @@ from governor.cli.replay import result_console, result_table
 from governor.instrument.automatic import Automatic
 from governor.instrument.explicit import SpanRecorder
 from governor.instrument.torch import AGAIN_S, LISTEN_S
+from governor.progress import with_progress
 
 LAYERS = 100
 BATCH_S = 0.5e-3
@@ -84,7 +85,7 @@ def _overhead(
     marking.start()
     ways: dict[str, tuple[AbstractContextManager[object], Loop]] = {}
     best: dict[str, float] = {}
-    for _ in range(rounds):
+    for _ in with_progress(range(rounds), rounds, f"Timing {kind}", still=True):
         ways = {
             "bare": (nullcontext(), _bare(infer)),
             "seen": (_seen(framework, infer, settle_s), _bare(infer)),

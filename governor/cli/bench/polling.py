@@ -23,6 +23,8 @@ import numpy as np
 
 from governor.beat import Beat
 from governor.errors import DeviceError
+from governor.exits import ended_in_order, interrupts_later
+from governor.progress import with_progress
 from governor.units import format_duration
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def measure(board: str, rounds: int = ROUNDS, block_s: float = BLOCK_S) -> list[
 
     load_board(board)
     with ExitStack() as stack:
+        stack.enter_context(ended_in_order())
         root = Path(stack.enter_context(TemporaryDirectory(prefix="governor-polling-")))
         check_mount_point(root)
         infer = built_in(WORKLOAD)(1)
@@ -98,7 +101,7 @@ def _rounds(
     """The ways take turns, each round in another order: whatever else runs disturbs them alike."""
     polled = [Polled(period_s) for period_s in PERIODS_S]
     ways: list[Polled | None] = [None, *polled]
-    for turn in range(rounds):
+    for turn in with_progress(range(rounds), rounds, "Polling", still=True):
         first = turn % len(ways)
         taken = {way: _block(infer, read, way, block_s) for way in (*ways[first:], *ways[:first])}
         for way in polled:
@@ -148,11 +151,12 @@ def _one_thread() -> Generator[None]:
 @contextmanager
 def _served(board: str, root: Path) -> Generator[None]:
     """``governor emulate --mount`` in another process: what it computes is not ours to pay."""
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-        [sys.executable, "-c", _COMMAND, "emulate", "--mount", str(root), "--board", board],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with interrupts_later():
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
+            [sys.executable, "-c", _COMMAND, "emulate", "--mount", str(root), "--board", board],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     try:
         if process.stdout is None or "is mounted" not in process.stdout.readline():
             raise DeviceError(f"{board} cannot be mounted on {root}; try governor emulate --mount")

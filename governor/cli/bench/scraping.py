@@ -18,7 +18,9 @@ import numpy as np
 from governor.cli.bench.still import StillDevice
 from governor.devices.device import MonotonicClock
 from governor.errors import GovernorError
+from governor.exits import interrupts_later
 from governor.exporter.server import MOST_THREADS
+from governor.progress import with_progress
 from governor.runtime import POLL_S
 from policies.fixed import FixedPolicy
 
@@ -81,12 +83,12 @@ def measure(seconds: float = 2.0, rounds: int = 4) -> Scraping:
             return _late_s(clock.looks_s)
 
         scraper = stack.enter_context(_scraper(str(gov.metrics_url)))
-        for _ in range(rounds):
+        stack.callback(scraper.kill)
+        for _ in with_progress(range(rounds), rounds, "Scraping"):
             seen.quiet_late_s.extend(infer())
             _tell(scraper, str(seconds))
             seen.scraped_late_s.extend(infer())
             seen.scrapes_s.extend(_answer(scraper))
-        _tell(scraper, "")
     return seen
 
 
@@ -96,12 +98,13 @@ def _late_s(looks_s: list[float]) -> list[float]:
 
 
 def _scraper(url: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603 - this very module
-        [sys.executable, "-m", __name__, url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with interrupts_later():
+        return subprocess.Popen(  # noqa: S603 - this very module
+            [sys.executable, "-m", __name__, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
 
 def _tell(scraper: subprocess.Popen[str], line: str) -> None:
@@ -135,5 +138,5 @@ def scrape(url: str, seconds: float) -> list[float]:
 
 
 if __name__ == "__main__":
-    for order in iter(sys.stdin.readline, "\n"):
+    for order in iter(sys.stdin.readline, ""):
         print(json.dumps(scrape(sys.argv[1], float(order))), flush=True)

@@ -29,6 +29,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from governor.errors import DeviceError, GovernorError
+from governor.exits import ended_in_order, interrupts_later
+from governor.progress import Tell, progress
 from governor.sidecar.client import Client
 
 if TYPE_CHECKING:
@@ -148,11 +150,14 @@ def soak(minutes: float, board: str = BOARD, seed: int = 0) -> Outcome:
     from governor.devices.emulated.sysfs import VirtualJetson
 
     with ExitStack() as stack:
+        stack.enter_context(ended_in_order())
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="governor-soak-")))
         (folder / "root").mkdir()
         jetson = VirtualJetson(board, workload="yolov8n")
         root = stack.enter_context(mounted(jetson, folder / "root"))
-        return stack.enter_context(_stage(folder, root, jetson, seed)).play(60.0 * minutes)
+        stage = stack.enter_context(_stage(folder, root, jetson, seed))
+        stage.tell = stack.enter_context(progress("Soaking", 60.0 * minutes))
+        return stage.play(60.0 * minutes)
 
 
 def measurements(outcome: Outcome) -> list[Measurement]:
@@ -210,9 +215,11 @@ class _Stage:
         self._sidecar: subprocess.Popen[bytes] | None = None
         self._app: subprocess.Popen[bytes] | None = None
         self._troubles: Counter[str] = Counter()
+        self._began_s = 0.0
+        self.tell: Tell = lambda _done_s: None
 
     def play(self, seconds: float) -> Outcome:
-        before = _clocks(self._jetson)
+        before, self._began_s = _clocks(self._jetson), time.monotonic()
         step_s = min(STEP_S, seconds / 2.0 / STEPS_AT_LEAST)
         self._start_app()
         self._start_sidecar()
@@ -261,6 +268,7 @@ class _Stage:
                 child = getattr(self, who)
                 life.look(child.pid)
                 self._check_sidecar()
+                self.tell(time.monotonic() - self._began_s)
                 time.sleep(look_s)
 
     def _check_sidecar(self) -> None:
@@ -282,7 +290,7 @@ class _Stage:
             "--source", f"web=prometheus:{self._web.url}#infer_seconds",
             "--source", f"logger=log:{self._log.path}#took (?P<ms>[0-9.]+) ms",
         ]  # fmt: skip
-        with (self._folder / "sidecar.log").open("ab") as log:
+        with (self._folder / "sidecar.log").open("ab") as log, interrupts_later():
             self._sidecar = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
                 [sys.executable, "-c", _COMMAND, *words], stderr=log, stdin=subprocess.DEVNULL
             )
@@ -316,9 +324,10 @@ class _Stage:
     # The applications --------------------------------------------------------------------
 
     def _start_app(self) -> None:
-        self._app = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-c", _APP, str(self._socket), str(PERIOD_S)]
-        )
+        with interrupts_later():
+            self._app = subprocess.Popen(  # noqa: S603 - our own interpreter
+                [sys.executable, "-c", _APP, str(self._socket), str(PERIOD_S)]
+            )
 
     def _kill_app(self) -> None:
         self._stop_app()

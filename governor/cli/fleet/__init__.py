@@ -20,7 +20,8 @@ from governor.cli.replay import (
 )
 from governor.errors import InputError
 from governor.finished import FinishedFile, resumed
-from governor.spread import Place, spread, with_progress
+from governor.progress import with_progress
+from governor.spread import Place, spread
 from governor.units import format_percent
 
 if TYPE_CHECKING:

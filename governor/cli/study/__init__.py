@@ -18,7 +18,8 @@ from governor.cli.replay import (
     write_json,
 )
 from governor.errors import InputError, unknown_name
-from governor.spread import Place, spread, with_progress
+from governor.progress import with_progress
+from governor.spread import Place, spread
 from governor.units import format_duration, format_energy, format_percent
 
 if TYPE_CHECKING:
