@@ -17,7 +17,7 @@ from governor.search import Search
 from governor.space import Knob, OperatingPoint, Space
 from governor.trial import Trial
 from policies.acquisition import expected_improvement, knowledge_gradient
-from policies.bayesian import BayesianPolicy
+from policies.bayesian import BayesianPolicy, coarse_lattice
 from policies.outlook import Outlook, p_safe
 from policies.policy import Problem
 from policies.roofline import RooflinePolicy
@@ -141,6 +141,36 @@ def test_without_an_slo_the_least_energy_is_searched() -> None:
     search = govern(board, BayesianPolicy(Problem(SPACE, math.inf)))
     row = SPACE.index(search.choose().point)
     assert board.energy_j[row] < 1.03 * board.energy_j.min()
+
+
+FINE = Space([Knob("gpu_hz", tuple(np.arange(0.855e9, 1.411e9, 15e6).tolist()))])
+
+
+def test_a_fine_grid_is_searched_wide_before_it_is_searched_close() -> None:
+    coarse = set(np.flatnonzero(coarse_lattice(FINE)).tolist())
+    for seed in range(4):
+        board = Board(seed, FINE, noise=0.02)
+        search = govern(board, BayesianPolicy(Problem(FINE, math.inf, seed)), 25)
+        tried = [FINE.index(trial.point) for trial in search.trials if trial.point]
+        close = next((k for k, row in enumerate(tried) if row not in coarse), len(tried))
+        assert close >= 5
+        assert max(np.diff(np.sort(tried[:close]))) > 1
+        row = FINE.index(search.choose().point)
+        assert board.energy_j[row] < 1.02 * board.energy_j.min()
+
+
+@given(st.lists(st.floats(1e8, 3e9), min_size=1, max_size=60, unique=True))
+def test_a_coarse_lattice_leaves_no_level_far_from_its_own(levels: list[float]) -> None:
+    space = Space([Knob("gpu_hz", tuple(sorted(levels)))])
+    clocks = space.settings[:, 0]
+    kept = clocks[coarse_lattice(space)]
+    assert clocks.max() in kept
+    assert np.all(kept[:-1] <= 0.97 * kept[1:])
+    assert all(np.any((kept >= clock) & (0.97 * kept < clock)) for clock in clocks)
+
+
+def test_steps_as_wide_as_most_boards_have_them_are_all_searched_at_once() -> None:
+    assert coarse_lattice(SPACE).all()
 
 
 def test_a_space_of_one_setting_leaves_nothing_to_ask() -> None:
