@@ -12,7 +12,7 @@ from html import escape, unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from statistics import stdev
+from statistics import fmean, stdev
 
 import pytest
 from hypothesis import given
@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from governor import EnergyGovernor
 from governor.cli.main import main
 from governor.devices.emulated import EmulatedBoard
+from governor.devices.trace import read_traces
 from governor.records.reader import read_run
 from governor.report.beside import beside
 from governor.report.by_hand import recipes
 from governor.report.ceilings import Ceilings, ceilings_of
 from governor.report.document import Report, write_report
 from governor.report.panels import Measured, pareto, thinned
-from governor.report.sources import of_run
+from governor.report.sources import of_run, of_sweep
 from governor.report.svg import Axis, axis
 from governor.roofline.work import Layer, Work
 from governor.space import OperatingPoint
@@ -581,6 +582,18 @@ def test_the_band_is_student_s_interval_of_the_mean(swept: Path) -> None:
         assert len(same) == 3
         # 4.303: Student's t for two degrees of freedom at 97.5 %.
         assert half_j == pytest.approx(4.303 * stdev(same) / 3**0.5, rel=1e-3)
+
+
+def test_the_defaults_latency_is_a_mean_as_all_others_of_a_sweep(swept: Path) -> None:
+    repeats = list(csv.DictReader(swept.with_suffix(".repeats.csv").read_text().splitlines()))
+    means = [float(row["mean_latency_s"]) for row in repeats if not row["gpu_hz"]]
+    default = beside(swept).default
+    assert default is not None
+    assert default.latency_s == pytest.approx(fmean(means), rel=1e-6)
+    (report,) = (of_sweep(sweep, known=beside(swept)) for sweep in read_traces([swept]))
+    page = written(swept.with_suffix(".html"), report)
+    assert "Latency: the mean<" in page
+    assert "none" not in re.findall(r"<b>(Energy against latency.*?)</b>", page)[0]
 
 
 def test_a_broken_repeat_is_named(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from governor.space import OperatingPoint
 
 
 class _Default(BaseModel):
-    latency_s: float
+    mean_latency_s: float
     energy_j: float
     power_w: float
 
@@ -39,7 +39,7 @@ class Beside:
     Attributes:
         device: the board's short name; empty: not known.
         emulated: whether no figure of the trace was measured on hardware.
-        default: under the system's own governors, at batch size 1.
+        default: under the system's own governors, at batch size 1; its latency is the mean.
         spread: by setting, batch size among its knobs, the half-width of the 95 % confidence
             interval of its mean energy in joules an item.
     """
@@ -68,7 +68,7 @@ def beside(trace: Path) -> Beside:
         if default is None
         else Measured(
             point=None,
-            latency_s=default.latency_s,
+            latency_s=default.mean_latency_s,  # as the trace's own
             energy_j=default.energy_j,
             power_w=default.power_w,
         ),

@@ -30,6 +30,7 @@ from governor.units import (
     format_percent,
 )
 
+NO_SLO = "none"
 MOST_DECISIONS = 500
 """In the table of a run that lasts for weeks."""
 
@@ -53,8 +54,10 @@ class Report:
     Attributes:
         badge: one word or two on where its figures come from, ``EMULATED``. ``real``: they were
             measured on hardware.
+        slo: for people, such as ``p95 <= 50 ms``, or :data:`NO_SLO`.
         sources: what was measured, computed or emulated: what, and where it comes from.
         device: by its short name.
+        latency: what each latency is: ``the mean``, or ``at the SLO's percentile``.
         levels: by knob, ascending.
         trials: in order. ``baseline``: before anything was set. ``chosen``: held in the end.
         others: further settings for the table, by name.
@@ -68,6 +71,7 @@ class Report:
     device: str
     slo: str
     slo_s: float | None
+    latency: str = "the mean"
     levels: Mapping[str, Sequence[float]]
     trials: Sequence[Measured] = ()
     baseline: Measured | None = None
@@ -208,7 +212,8 @@ def _settings(report: Report) -> str:
     ]
     against = () if base is None else ("against default",)
     heads = ("setting", "latency", "power", "energy an item", *against, "operating point")
-    return table(f"Latency at the SLO's percentile; SLO {report.slo}", heads, rows)
+    slo = "" if report.slo == NO_SLO else f"; SLO {report.slo}"
+    return table(f"Latency: {report.latency}{slo}", heads, rows)
 
 
 def _trials(report: Report) -> str:

@@ -147,7 +147,8 @@ def plane(
     if trials:
         words += " Trials are numbered in order."
     keys = PARETO_KEYS if trials else ()
-    return figure(f"Energy against latency, {slo}", words, chart.draw(), keys)
+    title = "Energy against latency" if slo_s is None else f"Energy against latency, {slo}"
+    return figure(title, words, chart.draw(), keys)
 
 
 def _verdict(each: Measured, slo_s: float | None) -> str:
@@ -319,7 +320,7 @@ def _curve(knob: str, along: Mapping[float, Measured], fixed: Mapping[str, float
     name = format_knob_name(knob)
     middle = [(level / per, scale * each.energy_j) for level, each in along.items()]
     halves = [scale * each.energy_interval_j for each in along.values()]
-    low = [(x, y - half) for (x, y), half in zip(middle, halves, strict=True)]
+    low = [(x, max(y - half, 0.0)) for (x, y), half in zip(middle, halves, strict=True)]
     high = [(x, y + half) for (x, y), half in zip(middle, halves, strict=True)]
     chart = Chart(
         f"Energy over {name}",

@@ -11,7 +11,7 @@ from governor.records.reader import Run
 from governor.replay import ReplayRun, Truth
 from governor.report.beside import Beside
 from governor.report.ceilings import ceilings_of, roofline
-from governor.report.document import Landscape, Report
+from governor.report.document import NO_SLO, Landscape, Report
 from governor.report.panels import Measured, curves
 from governor.space import OperatingPoint
 from governor.units import Bound, format_duration, format_percent
@@ -64,6 +64,7 @@ def of_run(
         device=header.device,
         slo=header.slo,
         slo_s=run.slo_s,
+        latency="at the SLO's percentile",
         levels=header.levels,
         trials=trials,
         baseline=baseline,
@@ -119,7 +120,7 @@ def of_sweep(sweep: Sweep, slo: Bound | None = None, known: Beside | None = None
         real=not emulated,
         sources=_own_sweep_sources() if known.device else _sweep_sources(),
         device=known.device or sweep.board,
-        slo=f"latency <= {slo}" if slo is not None else "none",
+        slo=f"latency <= {slo}" if slo is not None else NO_SLO,
         slo_s=bound,
         levels=levels_of(sweep),
         baseline=known.default if sweep.batch_size == 1 else None,
