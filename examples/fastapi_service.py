@@ -1,6 +1,6 @@
 """Govern a FastAPI service: the governor lives as long as the service does.
 
-    uvicorn --app-dir examples fastapi_service:app    serves it
+    uvicorn --app-dir examples fastapi_service:app    serves it; pip install uvicorn
     python examples/fastapi_service.py                asks it a few times, in this process
 
 The board is emulated and follows the real calls; GOVERNOR_DEVICE=auto governs this machine.

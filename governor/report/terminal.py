@@ -107,7 +107,7 @@ def _now(status: Status, scene: Scene) -> Table:
         latency_gauge(status.latency_s, status.slo_s, str(scene.slo.bound)),
     )
     rows.add_row("power", format_power(status.power_w.get(scene.total_rail, math.nan)))
-    rows.add_row("energy a frame", energy_change(status.energy_j, status.baseline_energy_j))
+    rows.add_row("energy an item", energy_change(status.energy_j, status.baseline_energy_j))
     return rows
 
 
@@ -169,7 +169,7 @@ def energy_chart(trials: Sequence[Trial], slo_s: float) -> Group:
     rows = [_chart_row(row, recent, slo_s, top, bottom) for row in reversed(range(_CHART_ROWS))]
     numbers = "".join(f"{number:<4}" for number in range(first, first + len(recent)))
     return Group(
-        Text("energy a frame, trial by trial (░ missed the SLO)", style="dim"),
+        Text("energy an item, trial by trial (░ missed the SLO)", style="dim"),
         *rows,
         Text(f"{'trial':>10}   {numbers}", style="dim"),
     )
