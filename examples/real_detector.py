@@ -120,7 +120,8 @@ def main() -> None:
         write_video(video)
         status, boxes = run(arguments, video)
     print(f"{status.inferences} inferences, {boxes} boxes, {status.trials} trials")
-    print(f"held: {status.point}")
+    own = "the system's own governors; nothing better was found"
+    print(f"held: {status.point or own}")
     print(
         f"latency at the percentile: {format_duration(status.latency_s)} "
         f"of {format_duration(status.slo_s)}"

@@ -37,6 +37,9 @@ COLDEST_C, WARMEST_C = -60.0, 150.0
 HOTTEST = ""
 """The zone of a thermal limit that holds for the hottest of all."""
 
+MOST_TIMES, LONGEST_S = 1000.0, 86_400.0
+"""The loosest bounds on latency: times that at all-max, and seconds."""
+
 Temperature = str | float | int
 
 Duration = str | float | int | timedelta
@@ -114,8 +117,15 @@ def parse_bound(value: Duration, what: str = "latency SLO") -> Bound:
     if isinstance(value, str) and value.strip().lower().endswith("x"):
         number, unit = _split(value, what, '"1.3x"')
         if unit.lower() == "x":
-            return Bound(_positive(number, what, value, '"1.3x"'), relative=True)
-    return Bound(parse_duration(value, what), relative=False)
+            bound = Bound(_positive(number, what, value, '"1.3x"'), relative=True)
+            return _at_most(bound, MOST_TIMES, f"{MOST_TIMES:g}x", what, value)
+    return _at_most(Bound(parse_duration(value, what), False), LONGEST_S, "a day", what, value)
+
+
+def _at_most(bound: Bound, most: float, said: str, what: str, given: object) -> Bound:
+    if bound.value > most:
+        raise InputError(f"{what} {given!r} is more than {said}; write none where any will do")
+    return bound
 
 
 def _parse_scaled(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from governor.cli import refuse
 from governor.cli.replay import check_writable, result_console, result_table
 from governor.errors import DeviceError, InputError, NoDeviceError
 from governor.progress import progress
@@ -38,6 +39,7 @@ POINTS, LEAST_POINTS, QUICK_POINTS = 8, 4, 5
 
 
 def calibrate(
+    context: typer.Context,
     device: Annotated[str, typer.Option(help="auto, or emulated:BOARD in virtual time.")] = "auto",
     output: Annotated[
         Path | None,
@@ -51,8 +53,14 @@ def calibrate(
         ),
     ] = None,
     points: Annotated[
-        int, typer.Option(min=LEAST_POINTS, help="Levels of the computing clock.")
-    ] = POINTS,
+        int | None,
+        typer.Option(
+            min=LEAST_POINTS,
+            max=1000,
+            help="Levels of the computing clock.",
+            show_default=f"{POINTS}; {QUICK_POINTS} with --quick",
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer levels, shorter looks.")] = False,
     kernels: Annotated[str, typer.Option(help="auto, pycuda, torch or numpy.")] = "auto",
     read_only: Annotated[
@@ -71,6 +79,12 @@ def calibrate(
     check_writable(output)
     if output is not None and output.suffix != ".toml":
         raise InputError(f"{output} does not end in .toml, as board files do; name it so")
+    if device.startswith("emulated:"):
+        refuse(context, ["kernels"], "are those of real hardware; an emulated board has its own")
+    else:
+        refuse(context, ["seed"], "is that of an emulated board's noise; drop it on a real one")
+    if read_only:
+        refuse(context, ["points"], "is how many clocks to set, and --read-only sets none")
     console = result_console()
     with ExitStack() as stack:
         subject = _open(device, kernels, seed, console)
@@ -78,7 +92,7 @@ def calibrate(
         base = _base(board, subject)
         space = None if read_only else subject.space
         bench = subject.bench
-        levels = min(points, QUICK_POINTS) if quick else points
+        levels = points or (QUICK_POINTS if quick else POINTS)
         looks = plan(space, bench.kernels, bench.clock, levels, warm=not quick)
         session = Session(subject.device, subject.bench, quick=quick)
         runs = _run(session, looks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governor.cli.replay import (
+    DEFAULT_TRIALS,
     Backend,
     Devices,
     Jobs,
@@ -18,6 +20,8 @@ from governor.cli.replay import (
     Scheduler,
     Seeds,
     Slo,
+    Trials,
+    check_trials,
     check_writable,
     infeasible_note,
     read_sweeps,
@@ -66,7 +70,7 @@ def compare(
     ] = None,
     device: Devices = None,
     policies: Annotated[str, typer.Option(help="Names, comma-separated.")] = DEFAULT_POLICIES,
-    trials: Annotated[int, typer.Option(min=1, help="Trials a search, all-max included.")] = 25,
+    trials: Trials = DEFAULT_TRIALS,
     budget: Annotated[
         list[int] | None,
         typer.Option(
@@ -75,7 +79,9 @@ def compare(
             show_default=f"{DEFAULT_BUDGET} and --trials",
         ),
     ] = None,
-    windows: Annotated[int, typer.Option(min=1, help="Windows of a whole run.")] = 100,
+    windows: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Windows of a whole run.")
+    ] = 100,
     seeds: Seeds = 5,
     noise: Noise = 0.02,
     plot: Annotated[
@@ -101,6 +107,7 @@ def compare(
     budgets = _budgets(budget, trials, windows)
     slos = [parse_bound(text) for text in latency_slo]
     sweeps, defaults = _sweeps(traces or [], board, workload, device)
+    check_trials(trials, sweeps)
     check_writable(plot, json_file, inputs=traces or ())
     if plot is not None:
         from governor.report.drawing import check_format
@@ -205,7 +212,9 @@ def _budgets(asked: Sequence[int] | None, trials: int, windows: int) -> list[int
 
 
 def _policies(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise InputError(f"--policies names {', '.join(twice)} twice; name each once")
     if not names:
         raise InputError(f"--policies {text!r} names none; write them like {DEFAULT_POLICIES}")
     for name in names:

@@ -52,6 +52,8 @@ def daemon(
     however it ends, and when this daemon is stopped.
     """
     root = sysfs_root.resolve()
+    if root == Path("/") and os.geteuid() != 0:
+        raise InputError("only root may set this machine's clocks: sudo governor daemon")
     folder = state_dir or default_folder(root)
     words = ["serve", str(socket.absolute()), group, str(root), str(folder.absolute())]
     # This process becomes the keeper, which needs a tenth of the command line's memory.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from governor.cli import refuse
 from governor.cli.replay import check_writable, result_console, result_table, write_json
 from governor.devices import DEFAULT_WORKLOAD
-from governor.errors import InputError
 from governor.units import format_duration, format_percent, format_power
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ KEEP_UP_S = 10.0
 
 
 def emulate(
+    context: typer.Context,
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Compare with every published figure.")
     ] = False,
@@ -45,13 +46,18 @@ def emulate(
     ] = None,
     late_gpu: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="The mounted GPU has no clock node before.", min=0),
+        typer.Option(
+            metavar="SECONDS", help="The mounted GPU has no clock node before.", min=0, max=86_400
+        ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the mounted board's noise.", min=0)] = 0,
 ) -> None:
     """List the emulated boards and how far they lie from published figures, or mount one."""
-    if mount is None and (l4t, nvpmodel) != (None, None):
-        raise InputError("--l4t and --nvpmodel say how a board is mounted; add --mount DIR")
+    if mount is None:
+        mounting = ("l4t", "workload", "nvpmodel", "late_gpu", "seed")
+        refuse(context, mounting, "says how a board is mounted; add --mount DIR")
+    else:
+        refuse(context, ("calibration", "json_file"), "is for the comparison; drop it or --mount")
     if mount is not None:
         _mount(mount, board or "agx-orin", l4t, workload, nvpmodel, late_gpu, seed)
     else:

@@ -16,6 +16,7 @@ import typer
 
 import governor.cli
 from governor import __version__
+from governor.cli import is_given
 from governor.errors import GovernorError, InputError, problem_of
 
 # The root of typer's usage errors. By its version, typer uses the installed click or a copy
@@ -80,7 +81,7 @@ def _finish(command: Any) -> None:
     if command.help:
         command.short_help = " ".join(command.help.split("\n\n")[0].split())
     for option in command.params:
-        option.callback = partial(_finite, option.callback)
+        option.callback = partial(_checked, option.callback)
         if option.param_type_name == "argument":  # newer versions of typer add types and brackets
             option.display_type_rich = _nothing
             shown = option.metavar.removesuffix("...") + "..." * (option.nargs != 1)
@@ -93,11 +94,23 @@ def _nothing(ctx: object) -> str:
     return ""
 
 
-def _finite(callback: Callable[..., Any] | None, context: Any, option: Any, value: Any) -> Any:
-    """A range keeps out neither a NaN nor, without an end, the infinite."""
-    if isinstance(value, float) and not math.isfinite(value):
+def _checked(callback: Callable[..., Any] | None, context: Any, option: Any, value: Any) -> Any:
+    """What no command can do anything with.
+
+    A range keeps out neither a NaN nor, without an end, the infinite; and what is empty would be
+    taken for an option that was not given, unless its help says what '' means.
+    """
+    texts = _each(value)
+    if any(isinstance(each, float) and not math.isfinite(each) for each in texts):
         raise typer.BadParameter(f"{value} is not finite.", ctx=context, param=option)
+    empty = "" in texts and option.param_type_name == "option" and is_given(context, option)
+    if empty and "''" not in (option.help or ""):
+        raise typer.BadParameter("it is empty.", ctx=context, param=option)
     return value if callback is None else callback(context, option, value)
+
+
+def _each(value: Any) -> list[Any]:
+    return list(cast("list[Any]", value)) if isinstance(value, list) else [value]
 
 
 def _show_version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from governor.cli import refuse
 from governor.cli.replay import check_writable, result_console, result_table, write_json
 from governor.errors import InputError
 from governor.space import OperatingPoint
@@ -36,6 +37,7 @@ class Action(str, Enum):
 
 
 def profiles(
+    context: typer.Context,
     action: Annotated[
         Action,
         typer.Argument(metavar="[ACTION]", help="list, show, export, import or forget."),
@@ -65,6 +67,15 @@ def profiles(
     """
     from governor.store import ProfileStore
 
+    unused = {
+        Action.LIST: ("what", "every", "output"),
+        Action.SHOW: ("output",),
+        Action.IMPORT: ("every", "output"),
+        Action.FORGET: ("output",),
+    }
+    refuse(context, unused.get(action, ()), f"has no effect on {action.value}; leave it out")
+    if what:
+        refuse(context, ["every"], "and names are too much; give one or the other")
     check_writable(output)
     names = what or []
     with ProfileStore(store) as opened:

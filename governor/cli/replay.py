@@ -42,7 +42,12 @@ Slo = Annotated[
         help="50ms, 1.3x the latency at the all-max corner, or none; repeatable.",
     ),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="Searches of each sweep, seeded 0, 1, ...")]
+Seeds = Annotated[
+    int, typer.Option(min=1, max=10_000, help="Searches of each sweep, seeded 0, 1, ...")
+]
+Trials = Annotated[
+    int, typer.Option(min=1, max=1_000_000, help="Trials a search, all-max included.")
+]
 Noise = Annotated[
     float,
     typer.Option(min=0.0, max=1.0, help="Relative standard deviation of each measured figure."),
@@ -118,7 +123,10 @@ PowerCap = Annotated[
 Jobs = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Processes that share the work.", show_default="all cores, where it pays"
+        min=1,
+        max=1024,
+        help="Processes that share the work.",
+        show_default="all cores, where it pays",
     ),
 ]
 Backend = Annotated[
@@ -140,6 +148,8 @@ Resume = Annotated[
 ]
 
 PIPE_WIDTH = 160
+DEFAULT_TRIALS = 25
+"""The most that any command spends by default."""
 SUMMARY_COLUMNS = (
     "energy\nexcess,\nmean",
     "\n\np95",
@@ -154,7 +164,7 @@ def replay(
     traces: Traces,
     latency_slo: Slo,
     policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
-    trials: Annotated[int, typer.Option(min=1, help="Trials a search, all-max included.")] = 12,
+    trials: Trials = 12,
     seeds: Seeds = 5,
     noise: Noise = 0.02,
     workload: Workloads = None,
@@ -188,6 +198,7 @@ def replay(
     sweeps = select(read_sweeps(traces), workload, device)
     if joint:
         sweeps = join(sweeps)
+    check_trials(trials, sweeps)
     check_writable(json_file, inputs=traces)
     check_report(report)
     runs = run_with_progress(
@@ -282,6 +293,17 @@ def select(
     if not selected:
         raise InputError("no sweep has both that --workload and that --device; drop one of them")
     return selected
+
+
+def check_trials(trials: int, sweeps: Sequence[Sweep]) -> None:
+    """No search tries more settings than there are; the default is left alone on small grids.
+
+    Raises:
+        InputError: that many were asked for.
+    """
+    most = max(len(sweep.space) for sweep in sweeps)
+    if trials > max(most, DEFAULT_TRIALS):
+        raise InputError(f"--trials {trials} are more than the {most} settings there are; lower it")
 
 
 def check_writable(*paths: Path | None, inputs: Iterable[Path] = ()) -> None:
@@ -438,15 +460,11 @@ def result_console() -> Console:
 def result_table(title: str, *columns: str, folding: int = 1) -> Table:
     """A table whose columns but the first are numbers; the first ``folding`` may fold."""
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    from governor.report.table import TitledTable
+
+    table = TitledTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.heading = title
     for index, column in enumerate(columns):
         table.add_column(
             column,

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from governor.cli import refuse
 from governor.cli.replay import check_writable, result_console, result_table, write_json
 from governor.errors import InputError
 from governor.progress import progress, with_progress
@@ -38,6 +39,7 @@ ORIGIN = "Predicted: computed from counted work and the board's constants; nothi
 
 
 def roofline(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -107,12 +109,14 @@ def roofline(
         from governor.report.roofline import FORMATS
 
         check_format(plot, FORMATS)
+    others = {each.name for each in cast(Any, context).command.params}
     if check_counts:
+        refuse(context, others - {"model", "check_counts"}, "has no effect on --check-counts")
         _check_counts(model)
         return
     if published:
-        if model is not None or flop is not None or moved is not None or export is not None:
-            raise InputError("--published compares with published figures; leave MODEL out")
+        allowed = {"published", "refit", "json_file", "plot"}
+        refuse(context, others - allowed, "does not go with --published; leave it out")
         _compare(json_file, plot, refit=refit)
         return
     if refit:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from governor.cli import refuse
 from governor.cli.replay import (
     KnobLimits,
     Limits,
@@ -28,6 +29,7 @@ from policies.policy import DEFAULT_POLICY, check_policy_name
 
 
 def run(
+    context: typer.Context,
     command: Annotated[
         list[str], typer.Argument(metavar="-- COMMAND...", help="Such as: python app.py")
     ],
@@ -44,7 +46,9 @@ def run(
         str, typer.Option(help="auto, or such as emulated:agx-orin/yolov8n.")
     ] = "auto",
     policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
-    trials: Annotated[int, typer.Option(min=1, help="Settings that a search may try.")] = 12,
+    trials: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Settings that a search may try.")
+    ] = 12,
     limit: KnobLimits = None,
     thermal_limit: Limits = None,
     record: Record = None,
@@ -58,6 +62,8 @@ def run(
     this process: its input and output, its signals and its exit code are its own. Only its first
     process is governed, and no program that it starts.
     """
+    if profiles is None:
+        refuse(context, ["workload"], "names a profile; give --profiles, too")
     LatencySLO.parse(latency_slo, percentile)
     parse_objective(objective, power_cap)
     check_policy_name(policy)

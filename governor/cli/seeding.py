@@ -18,6 +18,8 @@ from governor.cli.replay import (
     Noise,
     Scheduler,
     Seeds,
+    Trials,
+    check_trials,
     check_writable,
     result_console,
     result_table,
@@ -77,7 +79,7 @@ def seeding(
         list[str] | None,
         typer.Option("--latency-slo", metavar="BOUND", help="Repeatable; 1.2x and 2x by default."),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials a search, all-max included.")] = 12,
+    trials: Trials = 12,
     seeds: Seeds = 2,
     noise: Noise = 0.02,
     json_file: Json = None,
@@ -101,6 +103,7 @@ def seeding(
     virtual = [_countable(name.strip()) for name in emulated.split(",") if name.strip()]
     if not measured and not virtual:
         raise InputError("nothing to search: give a trace of a known board, or --emulated")
+    check_trials(trials, [*measured, *virtual])
     tables: list[Table] = []
     document: dict[str, object] = {}
     for kind, sweeps in (("measured", measured), ("emulated", virtual)):
@@ -158,7 +161,9 @@ def emulated_sweep(name: str) -> Sweep:
     """The emulation's own truth at every setting of a board, ``agx-orin/yolov8n``."""
     from governor.devices.emulated import EmulatedBoard
 
-    device, _, workload = name.partition("/")
+    device, slash, workload = name.partition("/")
+    if not slash:
+        raise InputError(f"--emulated {name!r} names no workload; write it like nano/resnet-18")
     board = EmulatedBoard(device, workload)
     latency_s, energy_j = board.truth()
     return Sweep(device, workload, 1, board.space, latency_s, energy_j, energy_j / latency_s)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from governor.cli import refuse
 from governor.cli.replay import (
     KnobLimits,
     Limits,
@@ -39,6 +40,7 @@ STATUS_S = 1.0
 
 
 def sidecar(
+    context: typer.Context,
     latency_slo: Annotated[
         str, typer.Option(metavar="DURATION", help="Of application 'main': 50ms, 20fps or 1.3x.")
     ],
@@ -67,7 +69,9 @@ def sidecar(
     ] = "660",
     device: Annotated[str, typer.Option(help="auto, or emulated:BOARD/WORKLOAD.")] = "auto",
     policy: Annotated[str, typer.Option(help="That searches.")] = DEFAULT_POLICY,
-    trials: Annotated[int, typer.Option(min=1, help="Operating points a search may try.")] = 12,
+    trials: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Operating points a search may try.")
+    ] = 12,
     limit: KnobLimits = None,
     thermal_limit: Limits = None,
     interval: Annotated[
@@ -100,6 +104,8 @@ def sidecar(
     from governor.sidecar.sources import describe
     from governor.sidecar.spec import App, SourceSpec
 
+    if profiles is None:
+        refuse(context, ["workload"], "names a profile; give --profiles, too")
     sources = [SourceSpec.parse(text) for text in source or ()]
     interval_s = parse_duration(interval, "--interval")
     check_record(record)

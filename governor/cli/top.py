@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from governor.cli import refuse
 from governor.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 
 
 def top(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(metavar="RUN.jsonl|URL", help="A run record, or http://host:9477."),
     ],
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=86_400.0, help="Seconds between two looks.")
+    ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
     governor: Annotated[
         str, typer.Option(help="Which one, where several show their metrics there.")
@@ -35,6 +39,11 @@ def top(
 
     from governor.report.top import screen
     from governor.report.watch import watch
+
+    if once:
+        refuse(
+            context, ["interval"], "is between two looks, and --once takes one; drop one of them"
+        )
 
     watched = watch(source, governor)
     console = Console(highlight=False)

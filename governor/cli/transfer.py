@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from governor.cli import refuse
 from governor.cli.replay import (
     Backend,
     Devices,
@@ -17,7 +18,9 @@ from governor.cli.replay import (
     Noise,
     Scheduler,
     Seeds,
+    Trials,
     Workloads,
+    check_trials,
     check_writable,
     read_sweeps,
     result_console,
@@ -37,6 +40,7 @@ EMULATED = (
 
 
 def transfer(
+    context: typer.Context,
     traces: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[TRACE.csv]", help="Measured sweeps; without any, emulated ones."),
@@ -48,7 +52,7 @@ def transfer(
         list[str] | None,
         typer.Option("--latency-slo", metavar="BOUND", help="Repeatable; 1.2x and 2x by default."),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials a search, all-max included.")] = 12,
+    trials: Trials = 12,
     seeds: Seeds = 1,
     noise: Noise = 0.02,
     workload: Workloads = None,
@@ -71,12 +75,15 @@ def transfer(
     slos = [parse_bound(text) for text in latency_slo or ("1.2x", "2x")]
     place = Place(jobs, backend, scheduler)
     check_writable(json_file, inputs=traces or ())
+    if traces:
+        refuse(context, ["emulated"], "is for sweeps without traces; give one or the other")
     what = "measured" if traces else "emulated"
     names = [name.strip() for name in emulated.split(",") if name.strip()]
     sweeps = read_sweeps(traces) if traces else [emulated_sweep(name) for name in names]
     sweeps = select(sweeps, workload, device)
     if len(sweeps) < 2:
         raise InputError("one sweep has nobody to learn from; give two or more")
+    check_trials(trials, sweeps)
     cold = {
         (str(sweep), slo, seed): Task(sweep, slo, "bayesian", seed, trials, noise, curve=True)
         for sweep, slo, seed in product(sweeps, slos, range(seeds))

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,10 +61,7 @@ def prepare(
     """
     program = shutil.which(command[0], path=environment.get("PATH"))
     if program is None:
-        raise InputError(
-            f"there is no program {command[0]!r}; a script is run as: "
-            f"governor run -- python {command[0]}"
-        )
+        raise InputError(f"there is no program {command[0]!r}; {_instead(command[0])}")
     interpreter = _interpreter(Path(program), command[1:])
     if interpreter is None:
         raise InputError(
@@ -79,6 +77,16 @@ def prepare(
     path = str(STARTUP) if not before else os.pathsep.join((str(STARTUP), before))
     asked = json.dumps({**asdict(options), "pythonpath": before})
     return program, {**environment, "PYTHONPATH": path, VARIABLE: asked}
+
+
+def _instead(word: str) -> str:
+    """What may have been meant by the name of a program that is not there."""
+    python = sys.executable or "python3"
+    if _PYTHON.fullmatch(word):
+        return f"name a Python that is, such as {python}"
+    if Path(word).is_file():
+        return f"run a script as: governor run -- {python} {word}"
+    return "give its path, or the name of one on the PATH"
 
 
 def _interpreter(program: Path, arguments: Sequence[str]) -> Sequence[str] | None:

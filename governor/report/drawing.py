@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from governor.errors import InputError, MissingExtraError
@@ -36,11 +39,30 @@ def empty_figure(width_in: float, height_in: float) -> Figure:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    if "MPLCONFIGDIR" not in os.environ and not _home_is_writable():
+        os.environ["MPLCONFIGDIR"] = _settings_folder().name
     try:
         figure = import_module("matplotlib.figure").Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "report") from error
     return figure(figsize=(width_in, height_in), facecolor="white")
+
+
+def _home_is_writable() -> bool:
+    """Whether matplotlib can keep its settings and fonts there; if not, it says so on stderr."""
+    home = Path(os.path.expanduser("~"))
+    for variable, usual in (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache")):
+        folder = Path(os.environ.get(variable) or home / usual).absolute()
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        if not os.access(there, os.W_OK):
+            return False
+    return True
+
+
+@cache
+def _settings_folder() -> TemporaryDirectory[str]:
+    """Removed when the process ends."""
+    return TemporaryDirectory(prefix="governor-matplotlib-")
 
 
 def prepare(axes: Axes, title: str) -> None:

@@ -30,10 +30,10 @@ WIDER: Mapping[str, tuple[str, ...]] = {
     "tf32": ("fp32",),
     "bf16": ("fp16", "fp32"),
     "fp16": ("fp32",),
-    "fp8": ("int8", "fp16", "fp32"),
+    "fp8": (),
     "int8": ("fp16", "fp32"),
 }
-"""What a precision runs in where the hardware does not have it, widest last."""
+"""What a precision runs in where the hardware does not have it, widest last; nothing does FP8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +119,19 @@ class Gpu:
         >>> from governor.roofline.boards import load_board
         >>> load_board("nano").gpu.flop_per_clock("int8", "tensor")
         512.0
+
+        Raises:
+            InputError: no unit has it, and nothing wider does it instead.
         """
         tables = [self.tensor_flop_per_clock] * (unit == "tensor") + [self.cuda_flop_per_clock]
         for wanted in (precision, *WIDER[precision]):
             for table in tables:
                 if wanted in table:
                     return table[wanted]
-        raise AssertionError(f"no peak for {precision}: every board has fp32")
+        raise InputError(
+            f"this board's GPU has no {precision.upper()}; choose among "
+            f"{', '.join(sorted({*self.cuda_flop_per_clock, *self.tensor_flop_per_clock}))}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +167,7 @@ class Energy:
 
     def j_per_flop_of(self, precision: str) -> float:
         """Of ``precision``, or of the next wider one that the file has."""
-        wanted = (precision, *WIDER[precision])
+        wanted = (precision, *(WIDER[precision] or ("int8", "fp16", "fp32")))
         return next(self.j_per_flop[one] for one in wanted if one in self.j_per_flop)
 
 

@@ -13,6 +13,7 @@ from governor import __version__
 from governor.cli.replay import (
     Jobs,
     Noise,
+    Trials,
     check_writable,
     result_console,
     result_table,
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
 
 
 def fleet(
-    boards: Annotated[int, typer.Option(min=1, help="How many.")] = 1000,
+    boards: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many.")] = 1000,
     waves: Annotated[
-        int, typer.Option(min=1, help="Switched on one after the other; each learns of the last.")
+        int,
+        typer.Option(
+            min=1, max=10_000, help="Switched on one after the other; each learns of the last."
+        ),
     ] = 20,
     store: Annotated[
         str | None,
@@ -46,9 +50,12 @@ def fleet(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Of results and figures.")
     ] = Path("fleet"),
-    trials: Annotated[int, typer.Option(min=1, help="Trials a search, all-max included.")] = 12,
+    trials: Trials = 12,
     windows: Annotated[
-        int, typer.Option(min=1, help="Windows that each board runs, its search among them.")
+        int,
+        typer.Option(
+            min=1, max=1_000_000, help="Windows that each board runs, its search among them."
+        ),
     ] = 100,
     noise: Noise = 0.02,
     seed: Annotated[int, typer.Option(min=0, help="Of the boards and of all noise.")] = 0,

@@ -36,13 +36,17 @@ def study(
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Of sweeps and figures.")
     ] = Path("nano-xavier"),
     inferences: Annotated[
-        int, typer.Option(min=2, help="Of each measurement; the study took 3,200.")
+        int, typer.Option(min=2, max=1_000_000, help="Of each measurement; the study took 3,200.")
     ] = 20,
-    repeats: Annotated[int, typer.Option(min=1, help="Of each setting; the study took 10.")] = 2,
+    repeats: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Of each setting; the study took 10.")
+    ] = 2,
     jobs: Jobs = None,
     backend: Backend = None,
     scheduler: Scheduler = None,
-    seed: Annotated[int, typer.Option(help="Of the order of the settings, and of noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the order of the settings, and of noise.")
+    ] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every figure.")
     ] = None,

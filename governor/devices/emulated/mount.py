@@ -130,6 +130,8 @@ def check_mount_point(directory: Path) -> None:
     try:
         if any(directory.iterdir()):
             raise InputError(f"cannot mount on {directory}: it is not empty; give an empty one")
+        if not os.access(directory, os.W_OK):
+            raise InputError(f"cannot mount on {directory}: it is read-only; give one of your own")
     except FileNotFoundError:
         raise InputError(
             f"cannot mount on {directory}: it does not exist; run: mkdir -p {directory}"
