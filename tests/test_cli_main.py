@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from analytic_sweep import analytic_sweep
+from rich.console import Console
 
 from governor.cli.main import command_names, main
+from governor.cli.replay import result_console, result_table
 from governor.devices.trace import write_trace
 from policies import policy as registry
 from policies.measured import Measured
@@ -72,6 +75,89 @@ def test_a_number_that_is_none_is_refused(
     said = capsys.readouterr().err
     assert said.startswith(f"governor: Invalid value for '{arguments[-1]}': ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("demo --metrics=", "'--metrics': it is empty"),
+        ("metrics --password=", "'--password': it is empty"),
+        ("seeding --emulated nano", "'nano' names no workload; write it like nano/resnet-18"),
+        ("calibrate --device emulated:nano --kernels numpy", "--kernels are those of real"),
+        ("calibrate --seed 3", "--seed is that of an emulated board's noise"),
+        ("calibrate --read-only --points 9", "--points is how many clocks to set"),
+        ("emulate --seed 3", "--seed says how a board is mounted; add --mount DIR"),
+        ("emulate --mount m --json x", "--json is for the comparison"),
+        ("transfer TRACE --emulated nano/vgg19", "--emulated is for sweeps without traces"),
+        ("profiles list 3e", "ID|FILE has no effect on list"),
+        ("profiles show -o x.json", "--output has no effect on show"),
+        ("profiles forget --all 3e", "--all and names are too much"),
+        ("roofline --published --board nano", "--board does not go with --published"),
+        ("roofline --check-counts --json x", "--json has no effect on --check-counts"),
+        ("top run.jsonl --once --interval 2", "--interval is between two looks"),
+        ("run --latency-slo 1s --workload-name x -- python", "--workload-name names a profile"),
+        ("compare TRACE --latency-slo 1x --policies random,fixed,random", "random twice"),
+        ("bench --policy random converge", "give options after the name: bench converge"),
+        ("replay TRACE --latency-slo 1x --seeds 99999999999", "'--seeds'"),
+        ("replay TRACE --latency-slo 1x --trials 999", "--trials 999 are more than the"),
+        ("replay TRACE --latency-slo 1e308s", "is more than a day; write none"),
+        ("replay TRACE --latency-slo 1e9x", "is more than 1000x; write none"),
+        ("bench heat --minutes 1e9", "'--minutes'"),
+        ("roofline --work 1e9 --bytes 1e6 --precision fp8", "this board's GPU has no FP8"),
+        ("run --latency-slo 1s -- python9.9", "name a Python that is, such as"),
+        ("run --latency-slo 1s -- nothing", "'nothing'; give its path"),
+        ("daemon", "only root may set this machine's clocks: sudo governor daemon"),
+    ],
+)
+def test_what_would_have_no_effect_or_no_end_is_refused(
+    words: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.chdir(tmp_path)
+    write_trace(tmp_path / "t.csv", [analytic_sweep()])
+    assert main(words.replace("TRACE", "t.csv").split()) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert (out, err.count("\n")) == ("", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_home_that_cannot_be_written_draws_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("no folder")
+    write_trace(tmp_path / "t.csv", [analytic_sweep()])
+    arguments = ["compare", str(tmp_path / "t.csv"), "--latency-slo", "1x", "--policies", "fixed"]
+    unset = {"MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"}
+    done = subprocess.run(
+        [*COMMAND, *arguments, "--plot", str(tmp_path / "p.svg")],
+        env={key: value for key, value in os.environ.items() if key not in unset}
+        | {"HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_title_is_not_folded_to_a_narrow_table(capsys: pytest.CaptureFixture[str]) -> None:
+    table = result_table("A title that is wider than what stands below it", "a", "b")
+    table.add_row("1", "2")
+    result_console().print(table)
+    assert capsys.readouterr().out.startswith("A title that is wider than what stands below it\n")
+
+
+def test_a_table_that_is_too_wide_is_a_list_with_every_figure() -> None:
+    table = result_table("Title", "policy", "energy\nexcess", "trials\na run")
+    table.add_row("a policy's name", "12.5 %", "12")
+    shown = io.StringIO()
+    for width in (40, 20):
+        Console(file=shown, width=width).print(table)
+    words = shown.getvalue().split("Title\n")[-1].split()
+    assert " ".join(words) == "a policy's name energy excess 12.5 %; trials a run 12"
+    assert "policy" in shown.getvalue().splitlines()[3]
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -202,7 +202,7 @@ def test_a_mode_of_ones_choice_is_the_base_of_the_tuned_one(tmp_path: Path, conf
             "cannot read none.conf",
         ),
         ([*GIVEN[1:], "--conf", "a.conf"], "belong to --export nvpmodel"),
-        (["--published", "resnet-18"], "leave MODEL out"),
+        (["--published", "resnet-18"], "MODEL does not go with --published"),
         (["--check-counts", "resnet-9"], "no counts of 'resnet-9' are published"),
         ([*GIVEN[1:], "--refit"], "give it with --published"),
     ],

@@ -54,7 +54,7 @@ def _home_is_writable() -> bool:
     for variable, usual in (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache")):
         folder = Path(os.environ.get(variable) or home / usual).absolute()
         there = next(each for each in (folder, *folder.parents) if each.exists())
-        if not os.access(there, os.W_OK):
+        if not there.is_dir() or not os.access(there, os.W_OK):
             return False
     return True
 
