@@ -212,13 +212,14 @@ def _draw_over_clock(axes: Axes, forecast: Forecast) -> None:
 
 
 def _name_upright(axes: Axes, x: float, name: str, colour: str) -> None:
-    """Name a vertical line at its top, to its right."""
+    """Name a vertical line near its top, to its right; nothing where the axes do not show it."""
     axes.annotate(
         name,
-        (x, 1),
+        (x, 0.99),
         xycoords=axes.get_xaxis_transform(),
-        xytext=(4, -3),
+        xytext=(4, -1),
         textcoords="offset points",
+        annotation_clip=True,
         va="top",
         size=7.5,
         color=colour,
