@@ -61,7 +61,7 @@ int nvmlDeviceGetCount_v2(unsigned *count) { *count = machine->count; return SUC
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, Gpu **gpu) {
     if (index >= machine->count) return INVALID_ARGUMENT;
     *gpu = &machine->gpus[index];
-    return SUCCESS;
+    return (*gpu)->lost ? GPU_IS_LOST : SUCCESS;
 }
 
 static int copied(const char *text, char *buffer, unsigned length) {

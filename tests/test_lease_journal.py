@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,6 +231,74 @@ def test_all_but_the_faulty_knob_go_back(machine: Path, custody: Custody) -> Non
     mend_knob(machine, "cpu_hz")
     custody.take(US)
     assert settings(machine)["cpu_hz"] == UNTOUCHED["cpu_hz"]
+
+
+@pytest.mark.parametrize("harm", ["deleted", "damaged", "with its folder"])
+def test_all_goes_back_without_the_journal_while_the_keeper_lives(
+    harm: str, machine: Path, custody: Custody
+) -> None:
+    before = settings(machine)
+    custody.set(lease_rig.LOW)
+    if harm == "deleted":
+        custody.journal.path.unlink()
+    elif harm == "damaged":
+        custody.journal.path.write_bytes(b"{")
+    else:
+        shutil.rmtree(machine / "run")
+    custody.give_back()
+    assert settings(machine) == before
+    assert not custody.journal.path.exists()
+
+
+def test_what_will_not_go_back_is_in_the_journal_again(machine: Path, custody: Custody) -> None:
+    custody.set(lease_rig.LOW)
+    custody.journal.path.unlink()
+    break_knob(machine, "cpu_hz", "EIO")
+    with pytest.raises(RestoreError, match="not put back: cpu_hz"):
+        custody.give_back()
+    mend_knob(machine, "cpu_hz")
+    custody.put_back(US)
+    assert settings(machine)["cpu_hz"] == UNTOUCHED["cpu_hz"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_knob_that_the_lease_never_set_stays_as_others_set_it(
+    killed: bool, machine: Path, custody: Custody
+) -> None:
+    custody.set({"gpu_hz": 6e8})
+    (machine / "sys/knobs/cpu_hz").write_text("1500000000\n")
+    if killed:
+        custody.lock.drop()
+        custody.put_back(US)
+    else:
+        custody.give_back()
+    assert settings(machine)["cpu_hz"] == "1500000000\n"
+    assert settings(machine)["gpu_hz"] == UNTOUCHED["gpu_hz"]
+
+
+def test_a_knob_set_later_in_the_lease_goes_back_too(machine: Path, custody: Custody) -> None:
+    before = settings(machine)
+    custody.set({"gpu_hz": 6e8})
+    custody.set({"cpu_hz": 1e9})
+    custody.lock.drop()
+    custody.put_back(US)
+    assert settings(machine) == before
+
+
+def test_the_journal_of_an_earlier_version_is_put_back_whole(
+    machine: Path, custody: Custody
+) -> None:
+    before = settings(machine)
+    custody.set(lease_rig.LOW)
+    record = custody.journal.read()
+    assert record is not None
+    older = {key: value for key, value in record._asdict().items() if key != "written"}
+    body = json.dumps(older).encode()
+    head = json.dumps({"format": 1, "crc32": binascii.crc32(body)}).encode()
+    custody.journal.path.write_bytes(head + b"\n" + body + b"\n")
+    custody.lock.drop()
+    custody.put_back(US)
+    assert settings(machine) == before
 
 
 def test_a_journal_of_an_earlier_boot_is_void(machine: Path, custody: Custody) -> None:

@@ -14,8 +14,12 @@ from nvml_stand_in import TURING, compiled, gpus_in, nothing_supported
 
 from governor.devices.nvml import open_gpus
 from governor.errors import DeviceError
+from governor.lease import custody as custody_module
 from governor.lease import nvml_controls
+from governor.lease.custody import Custody
+from governor.lease.errors import HardwareError, RestoreError
 from governor.lease.nvml_controls import MOST_CLOCKS, find, gpus
+from governor.lease.process import Process
 
 pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed; it is the extra nvml")
 
@@ -108,15 +112,63 @@ def test_restore_unlocks_both_clocks_and_puts_the_limit_back(tmp_path, gpu):
     assert (gpu.locked_mhz, gpu.locked_memory_mhz, gpu.limit_mw) == (0, 0, 600_000)
 
 
-def test_a_gpu_that_was_never_locked_keeps_the_lock_it_has(tmp_path, two):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_gpu_that_was_never_set_keeps_what_others_set(tmp_path, two, killed):
+    custody = custody_of(tmp_path)
     two.gpus[1].locked_mhz = 900  # another user's
-    controls = find(tmp_path).controls
-    saved = [each.snapshot() for each in controls]
-    first = control(tmp_path, "gpu0_hz")
-    first.write(first.levels[0])
-    for each, snapshot in zip(controls, saved, strict=True):
-        each.restore(snapshot)
+    custody.set({"gpu0_hz": 210e6})
+    two.gpus[1].limit_mw = 300_000
+    put_back(custody, killed)
+    assert (two.gpus[0].locked_mhz, two.gpus[0].gpu_resets) == (0, 1)
     assert (two.gpus[1].locked_mhz, two.gpus[1].gpu_resets) == (900, 0)
+    assert two.gpus[1].limit_mw == 300_000
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_gpu_that_is_lost_is_named_and_the_other_is_put_back(tmp_path, two, killed, monkeypatch):
+    monkeypatch.setattr(custody_module, "RESTORE_PAUSES_S", (0.0,))
+    custody = custody_of(tmp_path)
+    custody.set({"gpu0_hz": 210e6, "gpu1_hz": 210e6})
+    two.gpus[1].lost = 1
+    with pytest.raises(HardwareError, match=r"gpu1_emc_hz cannot be read: .*GPU is lost"):
+        custody.read()
+    with pytest.raises(RestoreError, match="not put back: gpu1_hz: "):
+        put_back(custody, killed)
+    assert two.gpus[0].locked_mhz == 0
+    two.gpus[1].lost = 0
+    put_back(custody, killed=True)
+    assert two.gpus[1].locked_mhz == 0
+
+
+def test_a_gpu_that_is_lost_leaves_the_others_to_be_set(tmp_path, two):
+    two.gpus[0].lost = 1
+    assert {each.name for each in find(tmp_path).controls} == {
+        "gpu1_hz", "gpu1_emc_hz", "gpu1_power_limit_w",
+    }  # fmt: skip
+    two.gpus[1].lost = 1
+    assert find(tmp_path) is None
+
+
+def test_a_gpu_that_lists_no_clocks_has_the_power_limit(tmp_path, gpu):
+    gpu.memory_mhz[:] = (0, 0, 0, 0)
+    (found,) = gpus(tmp_path)
+    assert set(found.controls) == {"power_limit_w"}
+    assert "lists nothing" in found.refused["gpu_hz"]
+
+
+def custody_of(root):
+    custody = Custody(root, root / "run")
+    custody.take(Process.of(os.getpid()))
+    return custody
+
+
+def put_back(custody, killed):
+    """By the keeper that set it, or by the next one after that was killed."""
+    if killed:
+        custody.lock.drop()
+        custody.put_back(Process.of(os.getpid()))
+    else:
+        custody.give_back()
 
 
 def test_a_keeper_that_finds_a_dead_ones_journal_unlocks(tmp_path, gpu):

@@ -49,7 +49,7 @@ class Custody:
         self._hardware: list[str] = []
         self._controls: tuple[Control, ...] = ()
         self._holder: Process | None = None
-        self._journalled: dict[str, Snapshot] = {}
+        self._record: Record | None = None
 
     def find(self) -> None:
         """Look what there is to set; again, for devices appear late.
@@ -124,22 +124,29 @@ class Custody:
         return {
             control.name: _read(control)
             for control in self._controls
-            if control.name not in ON_REQUEST or control.name in self._journalled
+            if control.name not in ON_REQUEST or control.name in self._journalled()
         }
 
     def give_back(self) -> None:
         """Put everything back and end the lease. Without one, nothing happens.
 
+        By what we remember: someone may have deleted the journal meanwhile, or damaged it.
+
         Raises:
             RestoreError: something would not go back; the journal stays.
         """
         try:
-            if self._journalled:
-                self._recover()
+            if self._record is not None:
+                with suppress(OSError):
+                    self.journal.write(self._record)
+                self._recover(self._record)
         finally:
-            self._journalled = {}
+            self._record = None
             self._holder = None
             self.lock.drop()
+
+    def _journalled(self) -> dict[str, Snapshot]:
+        return {} if self._record is None else self._record.snapshots
 
     def _checked(self, knobs: Mapping[str, float]) -> list[tuple[Control, float]]:
         unknown = knobs.keys() - {control.name for control in self._controls}
@@ -153,37 +160,51 @@ class Custody:
         ]
 
     def _remember(self, knobs: Mapping[str, float]) -> None:
-        """Journal what is not in the journal yet of all that may be written from now on."""
+        """Journal all that may be written from now on, and that these knobs are."""
+        known = self._journalled()
         wanted = [
             control
             for control in self._controls
-            if control.name not in self._journalled
+            if control.name not in known
             and (control.name in knobs or control.name not in ON_REQUEST)
         ]
-        if not wanted:
+        written = () if self._record is None else self._record.written
+        new = sorted(knobs.keys() - set(written or ()))
+        if not wanted and not new:
             return
         if self._holder is None:
             raise RefusedError("set without the lease: acquire it first")
-        snapshots = {**self._journalled, **{each.name: _snapshot(each) for each in wanted}}
+        record = Record(
+            boot_id(),
+            str(self._root),
+            self._hardware,
+            str(self._holder),
+            {**known, **{each.name: _snapshot(each) for each in wanted}},
+            [*(written or ()), *new],
+        )
         try:
-            self.journal.write(
-                Record(boot_id(), str(self._root), self._hardware, str(self._holder), snapshots)
-            )
+            self.journal.write(record)
         except OSError as error:
             raise HardwareError(f"the journal cannot be kept, so nothing is set: {error}") from None
-        self._journalled = snapshots
+        self._record = record
 
-    def _recover(self) -> Record | None:
-        """Put back what the journal says, and forget it; None: it said nothing of this boot."""
+    def _recover(self, record: Record | None = None) -> Record | None:
+        """Put back what the record says, by default the journal's, and forget it.
+
+        Returns:
+            what was put back; None: there was nothing of this boot.
+        """
         try:
-            record = self.journal.read()
-            if record is not None and record.of_this_boot:
-                self._restore(record)
-            if record is not None:
-                self.journal.clear()
+            record = record or self.journal.read()
+            if record is None:
+                return None
+            owed = record._replace(snapshots=_owed(record))
+            if record.of_this_boot:
+                self._restore(owed)
+            self.journal.clear()
         except OSError as error:
             raise RestoreError(f"the journal cannot be used: {error}") from None
-        return record if record is not None and record.of_this_boot else None
+        return owed if record.of_this_boot else None
 
     def _restore(self, record: Record) -> None:
         """Put back in the order of writing; again, what may have had to wait for another."""
@@ -196,7 +217,7 @@ class Custody:
         problems: dict[str, str] = dict.fromkeys(pending, "it is not found any more")
         for attempt, pause_s in enumerate(RESTORE_PAUSES_S):
             time.sleep(pause_s)
-            if attempt and record.snapshots.keys() & BEFORE.values():
+            if attempt and not record.snapshots.keys().isdisjoint(BEFORE.values()):
                 self._look_again()
             for control in self._controls:
                 if control.name not in pending:
@@ -225,6 +246,15 @@ class Custody:
             self.find()
         seen = {control.name for control in self._controls}
         self._controls += tuple(each for each in before if each.name not in seen)
+
+
+def _owed(record: Record) -> dict[str, Snapshot]:
+    """The snapshots of what was written; what was not is others' to set, and stays theirs."""
+    if record.written is None:
+        return dict(record.snapshots)
+    written = set(record.written)
+    written |= {later for later, first in BEFORE.items() if first in written}
+    return {knob: each for knob, each in record.snapshots.items() if knob in written}
 
 
 def _snapshot(control: Control) -> Snapshot:

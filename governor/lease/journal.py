@@ -11,6 +11,7 @@ from __future__ import annotations
 import binascii
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ class Record(NamedTuple):
         hardware: what the backends found there.
         holder: who changed the knobs, for people.
         snapshots: by knob.
+        written: the knobs that may have been set since, the only ones to put back; None in the
+            journal of an earlier version: all.
     """
 
     boot_id: str
@@ -37,6 +40,7 @@ class Record(NamedTuple):
     hardware: list[str]
     holder: str
     snapshots: dict[str, Snapshot]
+    written: list[str] | None = None
 
     @property
     def of_this_boot(self) -> bool:
@@ -132,8 +136,9 @@ class Journal:
 
     def clear(self) -> None:
         """Forget the record: everything is back."""
-        self.path.unlink(missing_ok=True)
-        self._sync_folder()
+        with suppress(FileNotFoundError):  # someone may have removed the folder
+            self.path.unlink()
+            self._sync_folder()
 
     def _sync_folder(self) -> None:
         folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)

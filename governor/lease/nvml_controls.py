@@ -2,9 +2,9 @@
 
 The driver has no way to read which clocks are locked: what can be read is the clock that
 the GPU runs at. So :meth:`Control.read` gives the level nearest to that clock, and
-:meth:`Control.restore` unlocks a clock that was written, whatever lock was there before; a
-keeper that finishes another's work cannot know which were, and unlocks them all. Locks
-vanish by themselves when the driver is unloaded and at every boot.
+:meth:`Control.restore` unlocks the clock, whatever lock was there before; it is called only
+for a clock that a lease wrote. Locks vanish by themselves when the driver is unloaded and at
+every boot.
 Functions and their numbers: NVIDIA's NVML API reference and its ``nvml.h``.
 """
 
@@ -70,10 +70,16 @@ class Nvml:
         return value.value
 
     def numbers(self, function: str, *arguments: object) -> list[int]:
-        """What a function writes to an array, whose length and address come last, ascending."""
+        """What a function writes to an array, whose length and address come last, ascending.
+
+        Raises:
+            OSError: it failed, or wrote nothing.
+        """
         count = ctypes.c_uint(1024)  # the longest list seen is some 200
         values = (ctypes.c_uint * count.value)()
         self.call(function, *arguments, ctypes.byref(count), values)
+        if not count.value:
+            raise OSError(errno.EOPNOTSUPP, f"{function} lists nothing")
         return sorted(set(values[: count.value]))
 
     def text(self, function: str, handle: ctypes.c_void_p) -> str:
@@ -136,11 +142,19 @@ def find(root: Path) -> Hardware | None:
 def gpus(root: Path) -> tuple[Gpu, ...]:
     """Every GPU that NVML knows, each knob probed. Changes nothing.
 
+    One that fell off the bus is left out, and the others are there all the same.
+
     Raises:
-        OSError: there is no library, or it cannot be initialised.
+        OSError: there is no library, it cannot be initialised, or no GPU answers.
     """
     nvml = Nvml(load(root))
-    return tuple(_gpu(nvml, index) for index in range(nvml.number("nvmlDeviceGetCount_v2")))
+    count = nvml.number("nvmlDeviceGetCount_v2")
+    seen = [_gpu_or_error(nvml, index) for index in range(count)]
+    found = tuple(each for each in seen if isinstance(each, Gpu))
+    lost = next((each for each in seen if isinstance(each, OSError)), None)
+    if lost is not None and not found:
+        raise lost
+    return found
 
 
 def load(root: Path) -> ctypes.CDLL:
@@ -150,6 +164,13 @@ def load(root: Path) -> ctypes.CDLL:
         OSError: there is none.
     """
     return ctypes.CDLL(LIBRARY if root == Path("/") else str(root / "usr/lib" / LIBRARY))
+
+
+def _gpu_or_error(nvml: Nvml, index: int) -> Gpu | OSError:
+    try:
+        return _gpu(nvml, index)
+    except OSError as error:
+        return error
 
 
 def _gpu(nvml: Nvml, index: int) -> Gpu:
@@ -236,7 +257,6 @@ class LockedClock:
         self._noun = "Memory" if kind == _MEMORY_CLOCK else "Gpu"
         self._locked: float | None = None
         self._settled_s = 0.0
-        self._untouched = False
         self.read()
 
     def read(self) -> float:
@@ -252,22 +272,18 @@ class LockedClock:
     def write(self, level: float) -> None:
         """Lock the clock to one value."""
         mhz = round(level / 1e6)
-        self._untouched = False
         self._card.call(f"nvmlDeviceSet{self._noun}LockedClocks", mhz, mhz)
         self._locked, self._settled_s = level, time.monotonic() + SETTLE_S
 
     def snapshot(self) -> Snapshot:
         """Only whose clock it is: a lock cannot be read."""
-        self._untouched = True
         return {"uuid": self._card.uuid}
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Unlock the clock, unless this process knows that it never locked it."""
+        """Unlock the clock."""
         self._card.check(snapshot)
-        if self._untouched:
-            return
         self._card.call(f"nvmlDeviceReset{self._noun}LockedClocks")
-        self._locked, self._untouched = None, True
+        self._locked = None
 
     def _idle(self) -> bool:
         reasons = ctypes.c_ulonglong()
