@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from governor.exits import ended_in_order
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -26,6 +28,8 @@ Tell = Callable[[float], None]
 def progress(doing: str, total: float | None, *, still: bool = False) -> Generator[Tell]:
     """A bar while the block runs, in the unit of ``total``; None: nobody knows how long it takes.
 
+    SIGTERM ends the block as Ctrl-C does, so that the terminal gets its cursor back.
+
     ``still``: drawn only when it is told something, so that nothing draws while work is timed.
     """
     from rich.console import Console
@@ -36,14 +40,17 @@ def progress(doing: str, total: float | None, *, still: bool = False) -> Generat
         yield _lines(console, doing, total)
         return
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        auto_refresh=not still,
-        speed_estimate_period=SPEED_S,
-    ) as bar:
+    with (
+        ended_in_order(),
+        Progress(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            auto_refresh=not still,
+            speed_estimate_period=SPEED_S,
+        ) as bar,
+    ):
         task = bar.add_task(doing, total=total)
         bar.refresh()
         yield lambda done: bar.update(task, completed=done, refresh=still)

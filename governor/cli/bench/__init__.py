@@ -289,7 +289,7 @@ def _report(measurements: Sequence[Measurement], json_file: Path | None) -> None
 
 def _print(measurements: Sequence[Measurement]) -> None:
     table = result_table("On this machine", "what", "measured", "budget", "met", "note")
-    table.columns[-1].justify = "left"
+    table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     for one in measurements:
         table.add_row(
             one.what,

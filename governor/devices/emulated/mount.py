@@ -177,7 +177,8 @@ def _serve(operations: _Operations, directory: Path, failure: list[BaseException
     everyone = os.getuid() == 0  # others may only be let in by root, or by /etc/fuse.conf
     fuse = _load()
     newer = (fuse.fuse_version_major, fuse.fuse_version_minor) >= (3, 12)
-    threads = {"max_threads": THREADS} if newer else {}
+    # Left alone, libfuse 3.14 complains of its own default for idle ones.
+    threads = {"max_threads": THREADS, "max_idle_threads": THREADS} if newer else {}
     try:
         fuse.FUSE(
             operations, str(directory), foreground=True, fsname="virtual-jetson", direct_io=True,
