@@ -37,5 +37,7 @@ def say(status: Status, what: str = "inference") -> None:
         f"{status.violations} took longer than {format_duration(status.slo_s)}; "
         f"{format_energy(status.energy_j)} an item now"
     )
+    if status.phase != "hold":
+        print("no setting is held yet; give it more --seconds")
     if status.saving is not None:
         print(f"saved against the default governors, {origin}: {format_percent(status.saving)}")
