@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -423,6 +424,50 @@ def test_a_socket_appears_only_when_it_answers(
     with listener:
         assert path.is_socket()
         assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["chown", "rename"])
+def test_a_socket_that_cannot_be_finished_leaves_nothing_behind(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(*((os, step) if step == "chown" else (Path, step)), refuse)
+    with pytest.raises(InputError, match="no socket at .*: Operation not permitted; is this root"):
+        listen(tmp_path / "keeper.sock", "0")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no socket at .*too long"):
+        listen(tmp_path / ("s" * 200), "0")
+    assert not list(tmp_path.iterdir())
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["of another user", "open to all"])
+def test_a_socket_where_others_could_replace_it_is_refused(how: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    if how == "of another user":
+        os.chown(folder, NOBODY, -1)
+    else:
+        folder.chmod(0o777)
+    with pytest.raises(InputError, match=r"others may write in .*--socket"):
+        listen(folder / "keeper.sock", "0")
+    folder.chmod(0o1777)
+    os.chown(folder, 0, -1)
+    listen(folder / "keeper.sock", "0")[0].close()
+
+
+def test_a_keeper_without_a_journals_folder_leaves_no_socket(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    words = ["serve", str(tmp_path / "s"), "0", str(tmp_path), str(blocked / "run")]
+    done = subprocess.run([*lease_rig.KEEPER, *words], capture_output=True, text=True)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [blocked])
+    assert "no folder for the journal" in done.stderr
 
 
 def test_a_group_that_does_not_exist_is_named(tmp_path: Path) -> None:

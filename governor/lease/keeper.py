@@ -352,8 +352,9 @@ def main(words: Sequence[str]) -> int:
             keeper.adopt(socket.socket(fileno=int(words[1])))
         elif len(words) == 5 and words[0] == "serve":
             path = Path(words[1])
+            custody = Custody(Path(words[3]), Path(words[4]))
             listener, group = listen(path, words[2])
-            keeper = Keeper(Custody(Path(words[3]), Path(words[4])), group)
+            keeper = Keeper(custody, group)
             keeper.listen(listener, path)
             log(f"serving at {words[1]}")
             tell_systemd("READY=1")

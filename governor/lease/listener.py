@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,26 +28,47 @@ def listen(path: Path, group: str) -> tuple[socket.socket, int]:
     """
     number = _group_number(group)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    unborn = path.with_name(f".{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _need_safe(path.parent)
         _remove_stale(path)
-        unborn = path.with_name(f".{os.getpid()}")
         unborn.unlink(missing_ok=True)
-        # Closed to all until it belongs to the group.
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(unborn))
-        finally:
-            os.umask(before)
-        os.chown(unborn, -1, number)
-        unborn.chmod(0o660)
-        listener.listen(128)
+        _bind(listener, unborn, number)
         unborn.rename(path)
-    except OSError as error:
+    except BaseException as error:
         listener.close()
-        raise InputError(f"no socket at {path}: {error.strerror or error}; is this root?") from None
+        with suppress(OSError):
+            unborn.unlink()
+        if isinstance(error, OSError):
+            why = error.strerror or error
+            raise InputError(f"no socket at {path}: {why}; is this root?") from None
+        raise
     listener.setblocking(False)
     return listener, number
+
+
+def _bind(listener: socket.socket, path: Path, group: int) -> None:
+    # Closed to all until it belongs to the group.
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    os.chown(path, -1, group, follow_symlinks=False)
+    path.chmod(0o660)
+    listener.listen(128)
+
+
+def _need_safe(folder: Path) -> None:
+    """Whoever may rename files there could have us open another file to the group."""
+    state = folder.stat()
+    others_write = state.st_mode & 0o022 and not state.st_mode & stat.S_ISVTX
+    if others_write or state.st_uid not in (0, os.geteuid()):
+        raise InputError(
+            f"others may write in {folder}, and so put another socket in the place of this one: "
+            f"chmod 755 {folder}, and own it, or name another path by --socket"
+        )
 
 
 def tell_systemd(state: str) -> None:
