@@ -387,6 +387,24 @@ def test_a_locked_memory_clock_is_put_back_locked(tmp_path: Path) -> None:
     assert (here.text(f"{EMC}/mrq_rate_locked"), here.text(f"{EMC}/rate")) == ("1", "2133000000")
 
 
+@pytest.mark.parametrize(("found", "said"), [("1", True), ("0", False)])
+def test_a_rate_that_was_locked_and_is_not_taken_back_is_said(
+    found: str, said: bool, tmp_path: Path
+) -> None:
+    here = tree(tmp_path, "agx-orin-r36")
+    here.file(f"{EMC}/mrq_rate_locked", found)
+    emc = controls(here.root)["emc_hz"]
+    with running(Kernel(36, (204_000,))):  # the BPMP ignores all that is above
+        before = emc.snapshot()
+        emc.write(204e6)
+        if said:
+            with pytest.raises(ValueError, match="rate holds 204000000, not the 2133000000"):
+                emc.restore(before)
+        else:
+            emc.restore(before)
+    assert here.text(f"{EMC}/mrq_rate_locked") == found
+
+
 def test_what_cannot_be_put_back_is_said_after_all_else_is_back(tmp_path: Path) -> None:
     here = tree(tmp_path, "agx-orin-r36")
     cpu = controls(here.root)["cpu_hz"]

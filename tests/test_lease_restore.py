@@ -331,6 +331,13 @@ def test_a_release_that_fails_says_what_is_not_back(machine: Path) -> None:
 # Two governors ---------------------------------------------------------------------------
 
 
+def test_a_keeper_that_cannot_be_started_is_an_error_of_the_lease(machine: Path) -> None:
+    """As when the application's Python was replaced under it, or memory is short."""
+    missing = (str(machine / "python"),)
+    with pytest.raises(LeaseError, match=r"keeper cannot be started: .*No such file"):
+        Lease.open(sysfs_root=machine, folder=machine / "run", keeper=missing)
+
+
 def test_a_second_application_is_told_who_holds_the_lease(machine: Path) -> None:
     with app(machine, "stay") as process, pytest.raises(LeaseHeldError) as refused:
         Lease.open(sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER)

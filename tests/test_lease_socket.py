@@ -434,13 +434,13 @@ def test_a_socket_that_cannot_be_finished_leaves_nothing_behind(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(*((os, step) if step == "chown" else (Path, step)), refuse)
-    with pytest.raises(InputError, match="no socket at .*: Operation not permitted; is this root"):
+    with pytest.raises(InputError, match=r"no socket at .*: Operation not permitted; is this root"):
         listen(tmp_path / "keeper.sock", "0")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no socket at .*too long"):
+    with pytest.raises(InputError, match=r"no socket at .*too long"):
         listen(tmp_path / ("s" * 200), "0")
     assert not list(tmp_path.iterdir())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -348,6 +349,32 @@ def test_a_gpu_that_fails_is_left_alone_and_the_hosts_time_counts(gpu, on_gpu, m
     assert [span.latency_s for span in recorder.drain()] == [1.0, 1.0, 1.0]
     assert len(caplog.records) == 1
     assert "unspecified launch failure" in caplog.text
+
+
+def test_a_stream_that_cannot_be_asked_for_fails_no_call(gpu, on_gpu, monkeypatch, caplog):
+    def fails():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    recorder, model = on_gpu
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", fails)
+    with caplog.at_level(logging.WARNING, "governor"):
+        for _ in range(3):
+            model(FRAME)
+    assert [span.latency_s for span in recorder.drain()] == [1.0, 1.0, 1.0]
+    assert len(caplog.records) == 1
+
+
+def test_a_forked_child_asks_the_gpu_nothing(gpu, on_gpu, monkeypatch):
+    """CUDA answers a forked child with an error; workers of a data loader are such."""
+    _recorder, model = on_gpu
+    model(FRAME)
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pytest has threads
+        patch.setattr(torch.cuda.Event, "query", lambda self: os._exit(1))
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_while_a_cuda_graph_is_captured_no_event_gets_into_it(gpu, on_gpu, monkeypatch):

@@ -8,6 +8,7 @@ from the governor's thread. So nothing ever waits for the GPU.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Hashable
@@ -65,6 +66,7 @@ class GpuTimer:
 
     def __init__(self, events: Events) -> None:
         self.failed = False
+        self._process = os.getpid()
         self._events = events
         self._pending: list[Pending] = []
         self._spare: defaultdict[Hashable, list[Any]] = defaultdict(list)
@@ -81,7 +83,7 @@ class GpuTimer:
         try:
             return self._record(stream, key)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
             return None
 
     def end(self, span: SeenInference, stream: Any, key: Hashable, began: Any) -> None:
@@ -89,21 +91,28 @@ class GpuTimer:
         try:
             ended = self._record(stream, key)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
             span.end(completed=True)
             return
         recorder, start_s, host_end_s, items = span.defer()
         self._pending.append(Pending(recorder, start_s, host_end_s, items, key, began, ended))
 
     def collect(self) -> None:
-        """Record what the GPU has finished."""
-        if self._pending and self._collecting.acquire(blocking=False):
+        """Record what the GPU has finished; nothing in a forked child, which may not ask it."""
+        mine = self._pending and os.getpid() == self._process
+        if mine and self._collecting.acquire(blocking=False):
             try:
                 self._collect()
             except Exception as error:
-                self._fail(error)
+                self.fail(error)
             finally:
                 self._collecting.release()
+
+    def fail(self, error: Exception) -> None:
+        """Leave the GPU alone from here on."""
+        self.failed = True
+        self._pending.clear()
+        logger.warning("GPU events failed, the host's time counts from here on: %s", error)
 
     def _record(self, stream: Any, key: Hashable) -> Any:
         spare = self._spare[key]
@@ -135,8 +144,3 @@ class GpuTimer:
         spare.append(one.began)
         self._last[one.stream] = one.ended, end_s
         return max(end_s, one.host_end_s)
-
-    def _fail(self, error: Exception) -> None:
-        self.failed = True
-        self._pending.clear()
-        logger.warning("GPU events failed, the host's time counts from here on: %s", error)

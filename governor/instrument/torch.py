@@ -187,9 +187,15 @@ class Torch(Framework):
     def _stream(self) -> Any | None:
         """The current CUDA stream; None where this process has not begun to use CUDA."""
         cuda = self._torch.cuda
-        if not cuda.is_initialized() or cuda.is_current_stream_capturing():
+        if self._timer.failed:
             return None
-        return cuda.current_stream()
+        try:
+            if not cuda.is_initialized() or cuda.is_current_stream_capturing():
+                return None
+            return cuda.current_stream()
+        except Exception as error:  # an earlier kernel's: the application's own call will meet it
+            self._timer.fail(error)
+            return None
 
 
 class TorchEvents:

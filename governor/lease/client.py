@@ -246,20 +246,19 @@ class Lease:
     def _start_keeper(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-                [
-                    *self._command,
-                    "private",
-                    str(theirs.fileno()),
-                    str(self._root),
-                    str(self._folder),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            number = theirs.fileno()
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                    [*self._command, "private", str(number), str(self._root), str(self._folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    cwd="/",
+                    pass_fds=[number],
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                raise LeaseError(f"the lease keeper cannot be started: {error}") from None
         return ours
 
     def _hang_up(self, patience_s: float) -> None:

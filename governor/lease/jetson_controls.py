@@ -242,10 +242,22 @@ class LockedClock:
         _run_all(
             [
                 self._lock,
-                partial(write_text, self._set_rate, _saved(snapshot, self._rate)),
+                partial(self._put_rate_back, snapshot),
                 *(partial(_put_back, each, _saved(snapshot, each)) for each in self._locks[::-1]),
             ]
         )
+
+    def _put_rate_back(self, snapshot: Snapshot) -> None:
+        """And look whether it took, where it was found locked; unlocked, it moves by itself."""
+        saved = _saved(snapshot, self._rate)
+        write_text(self._set_rate, saved)
+        if _saved(snapshot, self._locks[0]) == "0":
+            return
+        now = read_text(self._rate)
+        if not _same(now, saved):
+            raise ValueError(
+                f"{self._rate} holds {now[:40]}, not the {saved[:40]} it was locked at"
+            )
 
 
 class CappedClock:
