@@ -11,10 +11,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+import numpy as np
+
+from governor.space import FloatArray
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a rectangle in user units."""
+
 WIDTH, HEIGHT = 480.0, 340.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 16.0, 44.0
 CHARACTER = 7.4
 """About the width of a character of the 13 px that a page's style sheet sets."""
+ASCENT, DESCENT = 10.0, 2.0
+"""The same above and below its base line."""
 MOST_COVERED = 0.25
 """A name that covers others by more of its own area is left to the tip of its mark."""
 
@@ -63,26 +72,6 @@ def axis(name: str, values: Iterable[float], margin: float = 0.06, zero: bool = 
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
-    """A rectangle in user units."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def area(self) -> float:
-        return (self.right - self.left) * (self.bottom - self.top)
-
-    def shared(self, other: _Box) -> float:
-        """The area that both cover."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(width, 0.0) * max(height, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
 class _Named:
     """A mark and its name.
 
@@ -100,11 +89,12 @@ class _Named:
     places: Sequence[tuple[float, float, bool]]
     optional: bool = False
 
-    def box(self, place: tuple[float, float, bool]) -> _Box:
+    def box(self, place: tuple[float, float, bool]) -> Box:
         """What the name covers there, about."""
         x, y, ends = place
         width = CHARACTER * len(self.text)
-        return _Box(x - width if ends else x, y - 10, x if ends else x + width, y + 2)
+        left = x - width if ends else x
+        return left, y - ASCENT, left + width, y + DESCENT
 
     def draw(self, place: tuple[float, float, bool]) -> str:
         """The text element."""
@@ -124,7 +114,7 @@ class Chart:
         self._below: list[str] = []
         self._marks: list[str] = []
         self._above: list[_Named] = []
-        self._box: list[_Box] = []
+        self._shapes: list[Box] = []
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """In user units; far outside is not endlessly far."""
@@ -217,7 +207,7 @@ class Chart:
             for drop in ((16, -6) if radius > 5 else (-6, 16))
             for sign in (1, -1)
         ]
-        self._box.append(_Box(right - radius, down - radius, right + radius, down + radius))
+        self._shapes.append((right - radius, down - radius, right + radius, down + radius))
         self._above.append(_Named(style, shape, tip, text, style_of_text, places, optional))
 
     def error(self, x: float, y: float, dx: float, dy: float) -> None:
@@ -279,21 +269,23 @@ class Chart:
 
     def _named(self) -> Iterator[str]:
         """Marks with their names, each name where it covers least of what is there already."""
-        inside = _Box(LEFT - 4, TOP - 10, WIDTH, self._height - BOTTOM)
-        taken = list(self._box)
+        inside = np.array([[LEFT - 4, TOP - 10, WIDTH, self._height - BOTTOM]])
+        count = len(self._shapes)
+        taken = np.empty((count + len(self._above), 4))
+        taken[:count] = np.reshape(self._shapes, (count, 4))
         texts: dict[int, str] = {}
         for number in sorted(range(len(self._above)), key=lambda n: self._above[n].optional):
             named = self._above[number]
             if not named.text:
                 continue
-            tried = [
-                (sum(box.shared(other) for other in taken) + 2 * (box.area - box.shared(inside)), n)
+            area = CHARACTER * len(named.text) * (ASCENT + DESCENT)
+            covered, best = min(
+                (_shared(box, taken[:count]) + 2 * (area - _shared(box, inside)), n)
                 for n, box in enumerate(map(named.box, named.places))
-            ]
-            covered, best = min(tried)
-            box = named.box(named.places[best])
-            if not (named.optional and covered > MOST_COVERED * box.area):
-                taken.append(box)
+            )
+            if not (named.optional and covered > MOST_COVERED * area):
+                taken[count] = named.box(named.places[best])
+                count += 1
                 texts[number] = named.draw(named.places[best])
         for number, named in enumerate(self._above):
             drawn = named.shape + texts.get(number, "") + _tip(named.tip)
@@ -334,6 +326,14 @@ _VIRIDIS = (
     (68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141),
     (39, 173, 129), (92, 200, 99), (170, 220, 50), (253, 231, 37),
 )  # fmt: skip
+
+
+def _shared(box: Box, others: FloatArray) -> float:
+    """The area that a box covers of all the others, shape ``(n, 4)``."""
+    left, top, right, bottom = box
+    width = np.minimum(right, others[:, 2]) - np.maximum(left, others[:, 0])
+    height = np.minimum(bottom, others[:, 3]) - np.maximum(top, others[:, 1])
+    return float(np.sum(np.maximum(width, 0.0) * np.maximum(height, 0.0)))
 
 
 def _tip(text: str) -> str:
