@@ -100,6 +100,7 @@ def test_a_number_that_is_none_is_refused(
         ("bench --policy random converge", "give options after the name: bench converge"),
         ("replay TRACE --latency-slo 1x --seeds 99999999999", "'--seeds'"),
         ("replay TRACE --latency-slo 1x --trials 999", "--trials 999 are more than the"),
+        ("replay TRACE --latency-slo 1x --latency-slo 1x", "'--latency-slo': 1x is there twice"),
         ("replay TRACE --latency-slo 1e308s", "is more than a day; write none"),
         ("replay TRACE --latency-slo 1e9x", "is more than 1000x; write none"),
         ("bench heat --minutes 1e9", "'--minutes'"),

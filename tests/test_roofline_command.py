@@ -183,6 +183,7 @@ def test_a_mode_of_ones_choice_is_the_base_of_the_tuned_one(tmp_path: Path, conf
         (["--work", "-1", "--bytes", "1"], "--work must be positive and finite, got -1"),
         (["--work", "1", "--bytes", "nan"], "'--bytes': nan is not finite"),
         (["--work", "1", "--bytes", "0"], "--bytes must be positive and finite"),
+        (["--work", "1e300", "--bytes", "1"], "--work 1e+300 is more than any machine"),
         ([*GIVEN[1:], "--board", "orin"], "unknown board 'orin'"),
         ([*GIVEN[1:], "--board", "none.toml"], "cannot read the board file none.toml"),
         ([*GIVEN[1:], "--mode", "MAXQ"], "agx-orin has no power mode 'MAXQ'; choose one of MAXN"),

@@ -13,6 +13,7 @@ import typer
 
 from governor.cli.daemon import SysfsRoot
 from governor.cli.replay import result_console, result_table
+from governor.progress import progress
 from governor.units import format_duration, format_knob_value, format_power
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def doctor(
     """Say what can be governed here, and how to get what is missing. Changes nothing."""
     from governor.devices.diagnosis import diagnose
 
-    diagnosis = diagnose(sysfs_root.resolve())
+    with progress("Looking", None):  # a sensor may take seconds to show how often it refreshes
+        diagnosis = diagnose(sysfs_root.resolve())
     if as_json:
         typer.echo(json.dumps(_document(diagnosis), indent=1, allow_nan=False))
     else:

@@ -97,15 +97,18 @@ def _nothing(ctx: object) -> str:
 def _checked(callback: Callable[..., Any] | None, context: Any, option: Any, value: Any) -> Any:
     """What no command can do anything with.
 
-    A range keeps out neither a NaN nor, without an end, the infinite; and what is empty would be
-    taken for an option that was not given, unless its help says what '' means.
+    A range keeps out neither a NaN nor, without an end, the infinite. What is empty would be
+    taken for an option that was not given, unless its help says what '' means; and what is given
+    twice would count once, or twice as much.
     """
     texts = _each(value)
     if any(isinstance(each, float) and not math.isfinite(each) for each in texts):
         raise typer.BadParameter(f"{value} is not finite.", ctx=context, param=option)
-    empty = "" in texts and option.param_type_name == "option" and is_given(context, option)
-    if empty and "''" not in (option.help or ""):
-        raise typer.BadParameter("it is empty.", ctx=context, param=option)
+    if option.param_type_name == "option" and is_given(context, option):
+        if "" in texts and "''" not in (option.help or ""):
+            raise typer.BadParameter("it is empty.", ctx=context, param=option)
+        if twice := [each for place, each in enumerate(texts) if each in texts[:place]]:
+            raise typer.BadParameter(f"{twice[0]} is there twice.", ctx=context, param=option)
     return value if callback is None else callback(context, option, value)
 
 

@@ -13,7 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-from governor.errors import InputError
+from governor.errors import InputError, problem_of
 from governor.records.lines import number
 from governor.records.reader import Run, RunFile
 from governor.report.top import View
@@ -200,8 +200,9 @@ class WatchedMetrics:
             if isinstance(error, HTTPError):
                 error.close()
             reason = error.reason if isinstance(error, URLError) else error
+            said = problem_of(reason) if isinstance(reason, OSError) else reason
             raise InputError(
-                f"{url}: cannot be read ({reason}); is a governor there that shows its metrics?"
+                f"{url}: cannot be read ({said}); is a governor there that shows its metrics?"
             ) from error
         if len(text) > LONGEST_BYTES:
             raise InputError(f"{url}: answers with more than a governor's metrics")

@@ -13,6 +13,9 @@ from governor.roofline.prediction import Clocks, kind_of, layer_limits, predict
 from governor.roofline.tuning import Setting, at_caps, least_energy
 from governor.roofline.work import Layer, Work, check_precision
 
+MOST = 1e21
+"""FLOP, or bytes, of an item."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -118,6 +121,8 @@ def given_work(flop: float, moved: float, precision: str, *, training: bool = Fa
     for name, value in (("--work", flop), ("--bytes", moved)):
         if not 0 < value < float("inf"):
             raise InputError(f"{name} must be positive and finite, got {value:g}")
+        if value > MOST:
+            raise InputError(f"{name} {value:g} is more than any machine does in hours; lower it")
     layer = Layer(
         name="given",
         operator="product",

@@ -28,7 +28,7 @@ from governor.pace import Pace
 from governor.progress import progress, with_progress
 from governor.space import Knob, Space
 from governor.units import parse_temperature
-from policies.policy import DEFAULT_POLICY, Problem
+from policies.policy import DEFAULT_POLICY, Problem, load_policy
 
 MOST_MINUTES = 7 * 24 * 60.0
 
@@ -97,6 +97,7 @@ def _every(
     """
     if context.invoked_subcommand is None:
         for_all = policy or DEFAULT_POLICY
+        load_policy(for_all)
         quick = (span, loop, fresh_import, lambda: next_point(for_all), lambda: converge(for_all))
         _run([*quick, emulator, metrics], json_file)
     elif policy is not None or json_file is not None:
@@ -431,7 +432,6 @@ def next_point(
     from threadpoolctl import threadpool_limits
 
     from governor.devices.replay import ReplayDevice
-    from policies.policy import load_policy
 
     sweep = _made_up_sweep()
     factory = load_policy(policy)
