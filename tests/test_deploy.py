@@ -99,9 +99,10 @@ def test_systemd_takes_the_unit(path, tmp_path):
 )
 def test_every_command_and_option_that_is_used_exists(path):
     text = "\n".join(line.partition("#")[0] for line in path.read_text().splitlines())
-    commands = re.findall(r"bin/governor (\w+)|^\s+- (sidecar)$|\[(daemon),", text, flags=re.M)
+    commands = re.findall(r"bin/governor (\w+)|^\s+- (sidecar|daemon)$", text, flags=re.M)
     assert {name for names in commands for name in names if name} <= set(command_names())
-    known = (ROOT / "governor" / "cli" / "sidecar.py").read_text()
+    sources = (ROOT / "governor" / "cli" / f"{name}.py" for name in ("sidecar", "daemon"))
+    known = "".join(source.read_text() for source in sources)
     for option in re.findall(r"--(latency-slo|socket|metrics|app|source|interval|\w+-\w+)\b", text):
         assert f"    {option.replace('-', '_')}: " in known, option
 
@@ -120,8 +121,28 @@ def test_only_the_keeper_may_write_to_the_board():
     for name, pod in pods().items():
         for container in pod["containers"]:
             mounts = {mount["mountPath"]: mount for mount in container.get("volumeMounts", ())}
-            writable = "/sys" in mounts and not mounts["/sys"].get("readOnly")
+            assert not [path for path in mounts if path == "/sys" or path.startswith("/sys/")]
+            writable = "/host/sys" in mounts and not mounts["/host/sys"].get("readOnly")
             assert writable == (container["name"] == "keeper"), (name, container["name"])
+
+
+def test_every_container_of_ours_sees_the_board_under_the_root_it_is_given():
+    """Runtimes mask /sys/firmware, to which /proc/device-tree leads, in a container's own /sys."""
+    (compose,) = documents(DEPLOY / "docker" / "compose.yml")
+    given = {
+        name: (service["command"], [volume.split(":")[1] for volume in service["volumes"]])
+        for name, service in compose["services"].items()
+        if name != "pipeline"
+    }
+    for name, pod in pods().items():
+        for container in pod["containers"]:
+            if "energy-governor" in container["image"]:
+                paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+                given[f"pod {name}"] = container["args"], paths
+    assert set(given) == {"keeper", "sidecar", "pod keeper", "pod detector"}
+    for words, paths in given.values():
+        assert {"--sysfs-root=/host", "--device=jetson:/host"} & set(words)
+        assert {"/host/sys", "/host/proc/device-tree"} <= set(paths)
 
 
 def test_no_container_is_privileged_or_gains_rights():
