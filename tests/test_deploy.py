@@ -91,6 +91,18 @@ def test_systemd_takes_the_unit(path, tmp_path):
     assert (done.returncode, said) == (0, [])
 
 
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_system_calls_are_denied_by_groups_that_every_jetpacks_systemd_knows(path):
+    """A list of what is allowed, by a group that is not known there, would allow nothing."""
+    (words,) = re.findall(r"^SystemCallFilter=(.+)$", path.read_text(), re.M)
+    assert words.startswith("~")
+    assert set(words[1:].split()) == {
+        "@clock", "@cpu-emulation", "@debug", "@module", "@mount", "@obsolete", "@raw-io",
+        "@reboot", "@swap",
+    }  # fmt: skip
+    assert "\nSystemCallErrorNumber=EPERM\n" in path.read_text()
+
+
 # what they start exists
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from governor.errors import InputError
 from governor.lease import connection, keeper
 from governor.lease.client import CALL_S, Lease, ask_daemon
 from governor.lease.errors import HardwareBusyError, LeaseError, ProtocolError
-from governor.lease.listener import listen
+from governor.lease.listener import listen, watchdog_s
 from governor.lease.protocol import MAX_REQUEST_BYTES, encode, parse_request
 
 NOBODY = 65534
@@ -468,6 +469,51 @@ def test_a_keeper_without_a_journals_folder_leaves_no_socket(tmp_path: Path) -> 
     done = subprocess.run([*lease_rig.KEEPER, *words], capture_output=True, text=True)
     assert (done.returncode, list(tmp_path.iterdir())) == (1, [blocked])
     assert "no folder for the journal" in done.stderr
+
+
+def test_the_service_manager_gets_signs_of_life_also_while_the_kernel_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_machine(tmp_path)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "300000")
+        daemon = Daemon(root, tmp_path / "log")
+        try:
+            assert [manager.recv(99) for _ in range(3)] == [b"READY=1", *[b"WATCHDOG=1"] * 2]
+            with daemon.lease() as lease:
+                break_knob(root, "gpu_hz", "3")
+                with pytest.raises(HardwareBusyError):
+                    lease.set({"gpu_hz": 6e8})
+                mend_knob(root, "gpu_hz")
+                _drain(manager)
+                assert manager.recv(99) == b"WATCHDOG=1"
+        finally:
+            daemon.process.terminate()
+            daemon.process.wait()
+
+
+def _drain(manager: socket.socket) -> None:
+    manager.setblocking(False)
+    with suppress(BlockingIOError):
+        while manager.recv(99):
+            pass
+    manager.settimeout(20)
+
+
+@pytest.mark.parametrize(
+    ("said", "every_s"),
+    [({}, math.inf), ({"WATCHDOG_USEC": "30000000"}, 10.0), ({"WATCHDOG_USEC": "soon"}, math.inf),
+     ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, math.inf)],
+)  # fmt: skip
+def test_signs_of_life_come_thrice_as_often_as_asked_of_this_process(
+    said: dict[str, str], every_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert watchdog_s() == every_s
 
 
 def test_a_group_that_does_not_exist_is_named(tmp_path: Path) -> None:

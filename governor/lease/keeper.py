@@ -40,7 +40,7 @@ from governor.lease.errors import (
     RestoreError,
 )
 from governor.lease.hands import Answer, Hands, Job, Outcome
-from governor.lease.listener import listen, tell_systemd
+from governor.lease.listener import listen, tell_systemd, watchdog_s
 from governor.lease.lock import Tenure, held_message
 from governor.lease.process import Process
 from governor.lease.protocol import Request, failure
@@ -80,6 +80,8 @@ class Keeper:
         self._connections: dict[Connection, Job | None] = {}
         self._holder: Connection | None = None
         self._looked_s = 0.0
+        self._sign_every_s = math.inf
+        self._sign_s = time.monotonic()
         self._stop_s = math.inf
         self._unrestored = False
         self._signal = ""
@@ -89,6 +91,7 @@ class Keeper:
     def listen(self, listener: socket.socket, path: Path) -> None:
         """Take clients from this socket, which lies at ``path``."""
         self._listener, self._path = listener, path
+        self._sign_every_s = watchdog_s()  # that of a private keeper's client is not its own
         self._on_readable(listener, lambda _events: self._accept(listener))
 
     def adopt(self, end: socket.socket) -> None:
@@ -122,6 +125,7 @@ class Keeper:
         deadline_s = min(
             self._hands.next_deadline_s(),
             self._stop_s,
+            self._sign_s + self._sign_every_s,
             math.inf if self._holder is None else self._looked_s + LOOK_S,
             *(each.deadline_s(each is self._holder) for each in self._connections),
         )
@@ -131,6 +135,9 @@ class Keeper:
         """Everything that time brings: a late kernel, a dead holder, silent clients."""
         self._hands.collect()
         now_s = time.monotonic()
+        if now_s >= self._sign_s + self._sign_every_s:
+            self._sign_s = now_s
+            tell_systemd("WATCHDOG=1")
         if self._holder is not None and now_s >= self._looked_s + LOOK_S:
             self._looked_s = now_s
             if not self._holder.peer.process.alive():

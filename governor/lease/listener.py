@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import math
 import os
 import socket
 import stat
@@ -73,12 +74,23 @@ def _need_safe(folder: Path) -> None:
 
 def tell_systemd(state: str) -> None:
     """``READY=1`` to the service manager that started this process; sd_notify(3)."""
-    address = os.environ.pop("NOTIFY_SOCKET", "")
+    address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
         end.send(state.encode())
+
+
+def watchdog_s() -> float:
+    """How often to give the service manager a sign of life; infinite: never.
+
+    Three times as often as it wants one: sd_watchdog_enabled(3).
+    """
+    if os.environ.get("WATCHDOG_PID", "") not in ("", str(os.getpid())):
+        return math.inf
+    asked = os.environ.get("WATCHDOG_USEC", "")
+    return int(asked) / 3e6 if asked.isdecimal() and int(asked) else math.inf
 
 
 def _group_number(group: str) -> int:
