@@ -18,35 +18,34 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from governor.campaign import TRIALS_FOR_ANOTHER_BOUND, Campaign
-from governor.ceiling import Ceiling
+from governor.backoff import MOST_DROPS, Backoff
+from governor.bounds import Bounds, name_bounds
+from governor.campaign import Campaign
 from governor.decision import Decision, Kind, Phase, figures
 from governor.devices.device import DeviceInfo, Sample
 from governor.drift import DriftWatch
+from governor.envelope import Envelope
 from governor.errors import InputError, PolicyError
-from governor.heat import LOWER, Heat
-from governor.known import WANTED, contradicts
+from governor.heat import Heat
+from governor.known import WANTED
 from governor.objective import ENERGY, Objective
 from governor.observer import Observer
 from governor.pace import Pace
 from governor.phases import PastPhase, Phases
 from governor.savings import Savings
+from governor.searches import HOPELESS, Searches
 from governor.setting import Setting
 from governor.slo import LatencySLO, p_keeps
-from governor.space import FloatArray, Knob, OperatingPoint, Space, named
+from governor.space import Knob, OperatingPoint, Space, named
 from governor.trial import MAIN, Span, Trial
-from governor.units import format_duration, format_knob_name, format_percent, format_power
+from governor.units import format_duration, format_knob_name, format_percent
 from policies.policy import NotReady, PolicyFactory, Proposal
 
 OnDrift = Literal["search", "baseline", "ignore"]
 OnDisturbance = Literal["reassert", "yield"]
 
-HOPELESS = 0.05
-"""Under this probability of keeping the SLO at the fastest point, nothing keeps it."""
 SURE = 0.95
 """A trial that keeps the SLO with this probability is no risk."""
-MOST_DROPS = 3
-"""So many windows thrown away in a row, and the search rests."""
 _NOTHING = Space([Knob("nothing", (1.0,))])
 """Stands for what can be set where there is nothing to set; it never is."""
 
@@ -59,14 +58,10 @@ class Controller:
         seen: the inferences and readings so far.
         heat: the temperatures, and what they allow.
         slo_feasible: whether anything keeps the bounds; None until known.
-        objective: what it costs, and how much power it may take.
-        phases: what was found out of the workload's earlier phases.
         baseline: the trial taken before anything was touched.
         held: the latest window at the point that is held.
-        trials: all that was told to a policy, in order.
         frozen: no inferences arrive.
         governing: whether it may set anything.
-        outcomes: windows of a search: ``kept``, ``violated``, or why they were dropped.
         disturbances: by cause, ``knob`` or ``stalled``.
         fallbacks, drifts: how often the guard and the drift detector spoke.
         savings: joules, against the baseline.
@@ -95,46 +90,33 @@ class Controller:
             raise InputError(f"on_drift must be search, baseline or ignore, got {on_drift!r}")
         if on_disturbance not in ("reassert", "yield"):
             raise InputError(f"on_disturbance must be reassert or yield, got {on_disturbance!r}")
-        self.slo = slo
-        self.objective = objective
         self.phase: Phase = "baseline"
         self.slo_feasible: bool | None = None
         self.baseline: Trial | None = None
         self.held: Trial | None = None
-        self.trials: list[Trial] = []
         self.frozen = False
         self.governing = space is not None
-        self.outcomes: Counter[str] = Counter()
         self.disturbances: Counter[str] = Counter()
         self.fallbacks = self.drifts = 0
         self.savings = Savings()
         self.predicted_j = math.nan
-        self.phases = Phases()
 
-        self._ceiling = Ceiling(space or _NOTHING)
-        self._policy_for = policy_for
-        self._trial_budget = trials
-        self._seed = seed
         self._on_drift = on_drift
         self._on_disturbance = on_disturbance
         self._pace = pace or Pace()
-        self._setting = Setting(self._ceiling.space)
         self.heat = Heat(thermal_limits_c, info.trip_c)
+        self._envelope = Envelope(space or _NOTHING, self.heat)
+        self._setting = Setting(self._envelope.space)
         self.seen = Observer(slo, info, self._pace, self._setting, self.heat)
         self.seen.objective = objective
-        self._campaign = self._new_campaign()
+        self._bounds = Bounds(self.seen)
+        self._searches = Searches(self._envelope, self.seen, policy_for, trials, seed)
         self._step: Callable[[float], Decision | None] = self._in_baseline
         self._because = ""
-        self._drops = self._rests = 0
-        self._retry_s = math.inf
+        self._backoff = Backoff(self._pace.rest_s)
         self._baseline_holds = True
         self._drift = DriftWatch()
-        self._settled: Trial | None = None
-        self._recalled: PastPhase | None = None
-        self._bounds: dict[str, LatencySLO] = {}
-        self._carried: tuple[Trial, ...] = ()
         self._hot_until_s = -math.inf
-        self._aimed: Objective | None = None
 
     @property
     def target(self) -> OperatingPoint | None:
@@ -142,11 +124,19 @@ class Controller:
         return self._setting.target
 
     @property
+    def slo(self) -> LatencySLO:
+        """The governor's own bound."""
+        return self.seen.streams[MAIN].slo
+
+    @property
+    def objective(self) -> Objective:
+        """What it costs, and how much power it may take."""
+        return self.seen.objective
+
+    @property
     def _bounds_named(self) -> str:
         """The bounds, for people."""
-        cap = f"{format_power(self.objective.power_cap_w)}" if self.objective.capped else ""
-        slo = "" if self.slo.unbounded and cap else f"{self.slo}"
-        return " and ".join(filter(None, (slo, cap)))
+        return name_bounds(self.slo, self.objective)
 
     @property
     def slo_s(self) -> float:
@@ -174,6 +164,31 @@ class Controller:
     def read_back(self) -> OperatingPoint | None:
         """What of ours is really in force; None: nothing, or not known yet."""
         return self._setting.read
+
+    @property
+    def phases(self) -> Phases:
+        """What was found out of the workload's earlier phases."""
+        return self._searches.phases
+
+    @property
+    def found(self) -> PastPhase | None:
+        """What the search that led to what is held has found; None: there was none."""
+        return self._searches.found
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """All that was told to a policy, in order."""
+        return self._searches.trials
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Windows of a search: ``kept``, ``violated``, or why they were dropped."""
+        return self._searches.outcomes
+
+    @property
+    def _campaign(self) -> Campaign:
+        """The present search."""
+        return self._searches.campaign
 
     @property
     def best(self) -> Trial | None:
@@ -289,6 +304,7 @@ class Controller:
             return None
         self.baseline = trial
         self._baseline_holds = True
+        self._envelope.default_w = trial.power_w
         self.seen.streams.meet()
         if not self.governing:
             self._step = self._measuring
@@ -311,8 +327,8 @@ class Controller:
 
     def rest(self, now_s: float, reason: str) -> Decision:
         """What was decided could not be set: hands off, and try again later."""
-        self._retry_later(now_s)
-        wait = format_duration(self._retry_s - now_s)
+        self._backoff.later(now_s)
+        wait = format_duration(self._backoff.retry_s - now_s)
         return self._release(now_s, f"{reason}; trying again in {wait}")
 
     def _release(self, now_s: float, reason: str, trial: Trial | None = None) -> Decision:
@@ -324,7 +340,7 @@ class Controller:
 
     def aim(self, objective: Objective) -> None:
         """From the next look on, points are judged by another objective."""
-        self._aimed = objective
+        self._bounds.aim(objective)
 
     def bind(self, slo: LatencySLO, stream: str = MAIN) -> None:
         """From the next look on, a stream has another bound.
@@ -332,8 +348,7 @@ class Controller:
         Raises:
             InputError: there is no such stream.
         """
-        if self.slo_of(stream) != slo:
-            self._bounds[stream] = slo
+        self._bounds.bind(slo, stream)
 
     def slo_of(self, stream: str) -> LatencySLO:
         """The bound that is wanted of a stream.
@@ -341,30 +356,15 @@ class Controller:
         Raises:
             InputError: there is no such stream.
         """
-        if stream not in self.seen.streams.percentiles:
-            known = ", ".join(self.seen.streams.percentiles)
-            raise InputError(f"there is no stream {stream!r}; choose one of {known}")
-        return self._bounds.get(stream) or self.seen.streams[stream].slo
+        return self._bounds.slo_of(stream)
 
     def _see_bounds(self, now_s: float) -> Decision | None:
         """What was measured stays true, but what is held may not be best any more, nor allowed."""
-        if not (self._bounds or self._aimed) or self.frozen:
+        if not self._bounds.waiting or self.frozen:
             return None
-        self._remember()
-        told: list[str] = []
-        if self._aimed is not None:
-            told.append(f"the objective is now {self._aimed}")
-            self.objective = self.seen.objective = self._aimed
-            self._aimed = None
-        bounds, self._bounds = self._bounds, {}
+        self._searches.remember()
         trials = self._campaign.known.trials
-        judgeable = self.seen.bind(bounds, trials[0] if trials else None)
-        self.slo = self.seen.streams[MAIN].slo
-        told += [
-            f"the bound is now {slo}" + ("" if stream == MAIN else f" for {stream}")
-            for stream, slo in bounds.items()
-        ]
-        what = ", ".join(told)
+        what, judgeable = self._bounds.enforce(trials[0] if trials else None)
         if not self._campaign.begun or self.phase == "baseline":
             return self._decide(now_s, "bound", what)
         if not judgeable:
@@ -380,60 +380,24 @@ class Controller:
         anchor, *others = map(judged, trials)
         if self.baseline is not None:
             self.baseline = judged(self.baseline)
-        self._drops = 0
-        self._start_campaign(anchor, others)
+        self._backoff.drops = 0
+        self._searches.begin(anchor, others)
+        self.slo_feasible = self._searches.hopeful
         if not self.slo_feasible:
             fastest = Proposal(point=self._campaign.fastest, reason="nothing keeps it")
             return self._verify(now_s, fastest, because, None)
-        past = self._recognise(anchor)
-        if past is not None and past.bound_by(self.slo_s, self.objective):
-            return self._verify_again(now_s, past, because, None)
+        past = self._searches.recognise(anchor)
+        if past is not None and (choice := self._searches.recall(past)):
+            return self._verify(now_s, choice, because, None)
         held = self.held if self.phase == "hold" else None
         self.phase = "search"
         return self._proceed(now_s, because, None if held is None else judged(held))
 
-    # Earlier phases ----------------------------------------------------------------------
-
-    @property
-    def found(self) -> PastPhase | None:
-        """What the search that led to what is held has found; None: there was none."""
-        settled, trials = self._settled, self._campaign.known.trials
-        if settled is None or settled.point is None or not trials:
-            return None
-        return PastPhase(self.slo_s, trials, settled, self.objective)
-
-    def _remember(self) -> None:
-        """The search that led to what was held is over: should its phase come back, it is known."""
-        if (found := self.found) is not None:
-            self.phases.remember(found)
-        self._settled = self._recalled = None
-
-    def _recognise(self, anchor: Trial) -> PastPhase | None:
-        past = self.phases.recognise(anchor, self.slo_s, self.objective)
-        return past if past and past.chosen.point in self._ceiling.space else None
-
-    def _verify_again(
-        self, now_s: float, past: PastPhase, because: str, trial: Trial | None
-    ) -> Decision:
-        """What was held in a phase that has come back."""
-        self._recalled = past
-        reason = "held in an earlier phase with these figures"
-        point = past.chosen.point or self._campaign.fastest
-        choice = Proposal(point=point, expected_energy_j=past.chosen.energy_j, reason=reason)
-        return self._verify(now_s, choice, because, trial)
-
     # Profile and search ------------------------------------------------------------------
-
-    def _new_campaign(self) -> Campaign:
-        space, objective = self._ceiling.space, self.objective
-        fastest = self.heat.tried.quickest(space) if self._ceiling.capped else None
-        return Campaign(space, self._policy_for, self._trial_budget, self._seed, objective, fastest)
 
     def _begin_search(self, now_s: float, because: str, trial: Trial | None = None) -> Decision:
         """A new search starts with the fastest point there is."""
-        if self._ceiling.may_lift(now_s, self.seen.temperature_c, self.heat.spare_w):
-            self._ceiling.lift()
-        self._allow_up_to(self.heat.trial_cap_w)
+        self._envelope.renew(now_s, self.seen.temperature_c)
         self._forget(now_s)
         first = Proposal(
             point=self._campaign.fastest, purpose="profile", reason="the fastest first"
@@ -441,33 +405,28 @@ class Controller:
         return self._try(now_s, first, because, trial)
 
     def _forget(self, now_s: float) -> None:
-        self._remember()
-        self._campaign = self._new_campaign()
+        self._searches.renew()
         self.seen.streams.restart_budgets()
-        self._retry_s = math.inf
-        if self._ceiling.capped:
-            self._retry_s = now_s + self._pace.rest_s  # it lifts for what is known, not by chance
-        elif self._ceiling.lowered:
-            self._retry_later(now_s)
-
-    def _retry_later(self, now_s: float) -> None:
-        self._retry_s = now_s + self._pace.rest_s * 2.0 ** min(self._rests, 6)
-        self._rests += 1
+        self._backoff.never()
+        if self._envelope.capped:
+            self._backoff.soon(now_s)  # it lifts for what is known, not by chance
+        elif self._envelope.lowered:
+            self._backoff.later(now_s)
 
     def _due(self, now_s: float) -> bool:
         """Whether to try again what could not be measured; under a ceiling, once it may lift."""
-        if now_s < self._retry_s:
+        if now_s < self._backoff.retry_s:
             return False
-        ceiling, held = self._ceiling, self.held
-        if not ceiling.lowered:
+        envelope, held = self._envelope, self.held
+        if not envelope.lowered:
             return True
-        if self.slo_feasible and held is not None and not ceiling.hampers(held.power_w):
+        if self.slo_feasible and held is not None and not envelope.hampers(held.power_w):
             return False
-        return ceiling.may_lift(now_s, self.seen.temperature_c, self.heat.spare_w)
+        return envelope.may_lift(now_s, self.seen.temperature_c)
 
     def _try(self, now_s: float, proposal: Proposal, because: str, trial: Trial | None) -> Decision:
         self._step = self._in_trial
-        self._drops = 0
+        self._backoff.drops = 0
         self.phase = proposal.purpose
         reason = f"{because}; trying {proposal.point}"
         if proposal.reason:
@@ -493,46 +452,18 @@ class Controller:
         if cooler := self._leave_if_too_hot(now_s, because, trial):
             return cooler
         if self._campaign.begun:
-            self._record(trial)
+            self._searches.record(trial)
             return self._proceed(now_s, because, trial)
-        # the fastest point resolves a relative SLO, and tells whether any point can keep it
-        trial = self.seen.resolve(trial)
+        trial, past = self._searches.anew(trial)
+        self.slo_feasible = self._searches.hopeful
         if self.baseline is not None:
             self.baseline = self.seen.streams.judged(self.baseline)
-        past = None if self._carried else self._recognise(trial)
-        self._start_campaign(trial, past.trials[1:] if past else self._carried)
-        self._carried = ()
-        self._note(trial)
+        self._searches.note(trial)
         if not self.slo_feasible:
             return self._settle_for(now_s, trial, because)
-        if past is not None and past.bound_by(self.slo_s, self.objective):
-            return self._verify_again(now_s, past, because, trial)
+        if past is not None and (choice := self._searches.recall(past)):
+            return self._verify(now_s, choice, because, trial)
         return self._proceed(now_s, because, trial)
-
-    def _start_campaign(self, anchor: Trial, known: Sequence[Trial] = ()) -> None:
-        """Begin a search that knows the fastest point, and so whether any can keep the bound.
-
-        Args:
-            known: further trials of this workload; where there are none, those of the phase
-                before teach of the board.
-        """
-        self._campaign = self._new_campaign()
-        latest = self.phases.latest
-        self._campaign.begin(self.slo_s, latest.trials if latest and not known else ())
-        self._campaign.record(anchor)
-        if known:
-            self._campaign.recall(known, TRIALS_FOR_ANOTHER_BOUND)
-        self.slo_feasible = p_keeps(anchor, self.slo_s) >= HOPELESS or (
-            self._ceiling.capped and self._campaign.known.best() is not None
-        )
-
-    def _record(self, trial: Trial) -> None:
-        self._note(trial)
-        self._campaign.record(trial)
-
-    def _note(self, trial: Trial) -> None:
-        self.outcomes["kept" if self._campaign.known.keeps(trial) else "violated"] += 1
-        self.trials.append(trial)
 
     def _proceed(self, now_s: float, because: str, trial: Trial | None) -> Decision:
         """On to the next point, or to a safe one until the policy has answered."""
@@ -548,7 +479,7 @@ class Controller:
             return self._set(now_s, "wait", thinking, known.safest_point(), trial)
 
     def _waiting(self, now_s: float) -> Decision | None:
-        if self.seen.streams.burning and self._refuge_known:
+        if self.seen.streams.burning and self._searches.refuge_known:
             return self._fall_back(now_s)
         try:
             return self._advance(now_s, self._because, None)
@@ -568,8 +499,8 @@ class Controller:
             because += f"; {error}"
         if proposal is not None and (cooler := self._too_hot_to_try(now_s, proposal, because)):
             return cooler
-        overspent = self.seen.streams.overspent and self._refuge_known
-        if proposal is not None and self._risky(proposal) and overspent:
+        overspent = self.seen.streams.overspent and self._searches.refuge_known
+        if proposal is not None and _risky(proposal) and overspent:
             return self._recover(now_s, proposal, because, trial)
         if proposal is not None:
             return self._try(now_s, proposal, because, trial)
@@ -580,17 +511,9 @@ class Controller:
     ) -> Decision:
         self._step = self._in_verification
         self.phase = "search"
-        self._drops = 0
+        self._backoff.drops = 0
         reason = f"{because}; verifying {choice.point}: {choice.reason}"
         return self._set_expecting(now_s, "verify", reason, choice, trial)
-
-    @property
-    def _refuge_known(self) -> bool:
-        """Whether some point keeps the SLO: under a power cap one must be found first."""
-        return not self.objective.capped or self._campaign.known.best() is not None
-
-    def _risky(self, proposal: Proposal) -> bool:
-        return proposal.p_safe is None or proposal.p_safe < SURE
 
     def _recover(
         self, now_s: float, proposal: Proposal, because: str, trial: Trial | None
@@ -623,36 +546,27 @@ class Controller:
             return None
         if cooler := self._leave_if_too_hot(now_s, f"not verified: {figures(trial)}", trial):
             return cooler
-        past, self._recalled = self._recalled, None
-        if past is not None and contradicts(trial, past.chosen):
-            self.phases.disown(past)
-            return self._mistaken(now_s, trial)
+        if self._searches.contradicted(trial):
+            self._searches.begin_after_mistake(trial)
+            self.slo_feasible = self._searches.hopeful
+            return self._proceed(now_s, f"not the earlier phase: {figures(trial)}", trial)
         known = self._campaign.known
         probability = known.p_keeps(trial)
         if probability >= WANTED or trial.point == known.last_resort():
             self.slo_feasible = probability >= HOPELESS
             return self._settle_for(now_s, trial, f"verified: {figures(trial)}")
-        self._note(trial)
+        self._searches.note(trial)
         self._campaign.reject_choice(trial)
         because = (
             f"not verified: keeps {self._bounds_named} with {format_percent(probability)} only"
         )
         return self._proceed(now_s, because, trial)
 
-    def _mistaken(self, now_s: float, trial: Trial) -> Decision:
-        """It was another phase, alike at the fastest point alone: what was recalled is no use."""
-        anchor = self._campaign.known.trials[0]
-        self._start_campaign(anchor)
-        self._note(trial)
-        if self._campaign.known.keeps(trial):  # far past the bounds one trial misleads a search
-            self._campaign.record(trial)
-        return self._proceed(now_s, f"not the earlier phase: {figures(trial)}", trial)
-
     # Hold --------------------------------------------------------------------------------
 
     def _settle_for(self, now_s: float, trial: Trial, because: str) -> Decision:
         """Hold the best that was found; a governor must not make things worse than they were."""
-        self._settled = trial
+        self._searches.settled = trial
         baseline = self._better_baseline(trial)
         if baseline is None:
             return self._hold(now_s, trial, because)
@@ -662,7 +576,7 @@ class Controller:
         """Hold the point that ``trial`` was measured at, which is set now."""
         self._step = self._holding
         self.phase = "hold"
-        self._drops = 0
+        self._backoff.drops = 0
         self.held = trial
         self._drift.compare_with(trial)
         self.seen.streams.restart_guards()
@@ -676,22 +590,18 @@ class Controller:
     def _better_baseline(self, trial: Trial) -> Trial | None:
         """The baseline, where it kept the SLO and ``trial``, the best choice, is no better."""
         baseline = self.baseline
-        if baseline is None or not self._baseline_holds or self._campaign.known.rejected(None):
+        if baseline is None or not self._baseline_holds:
             return None
-        if not self._ceiling.allows(baseline.power_w) or self.heat.too_hot(baseline.power_w):
+        if not self._envelope.allows(baseline.power_w):
             return None
-        known, cost, error = self._campaign.known, self.objective.cost, self.objective.cost_error
-        if known.p_keeps(baseline) < WANTED:
-            return None
-        cheaper = cost(trial) < cost(baseline) - math.hypot(error(trial), error(baseline))
-        return None if cheaper and known.p_keeps(trial) >= WANTED else baseline
+        return None if self._campaign.known.betters(trial, baseline) else baseline
 
     def _hold_defaults(self, now_s: float, trial: Trial, baseline: Trial) -> Decision:
         """Hands off, but go on watching."""
         self._step = self._holding
         self.phase = "hold"
         self.slo_feasible = True
-        self._drops = 0
+        self._backoff.drops = 0
         self.held = baseline
         self._drift.compare_with(baseline)
         no_better = "saves nothing" if self.objective.energy else "is no faster"
@@ -713,9 +623,9 @@ class Controller:
         trial = self.seen.steady()
         if trial is None:
             return None
-        self._drops = 0
-        if not self._ceiling.lowered:
-            self._rests = 0
+        self._backoff.drops = 0
+        if not self._envelope.lowered:
+            self._backoff.relieved()
         self.held = trial
         self.seen.again(now_s)
         if not self.slo_feasible and self._campaign.known.p_keeps(trial) >= WANTED:
@@ -725,10 +635,10 @@ class Controller:
 
     def _note_unusable(self, now_s: float, cause: str) -> Decision | None:
         """What is held stays: say it once, and look again."""
-        self.outcomes[cause] += 1
-        self._drops += 1
+        self._searches.outcomes[cause] += 1
+        self._backoff.drop()
         self.seen.again(now_s)
-        if self._drops > 1:
+        if self._backoff.drops > 1:
             return None
         return self._decide(now_s, "drop", f"{cause} while holding")
 
@@ -754,12 +664,12 @@ class Controller:
         self.fallbacks += 1
         evidence = self.seen.so_far()
         if evidence is not None and evidence.point is not None:
-            self._record(evidence)
+            self._searches.record(evidence)
         known = self._campaign.known
         known.reject(self.target)
         self._step = self._in_fallback
         self.phase = "fallback"
-        self._drops = 0
+        self._backoff.drops = 0
         point = known.safest_point()
         reason = f"{why} at {named(self.target)}; falling back to {point}"
         return self._set(now_s, "fallback", reason, point, evidence)
@@ -800,7 +710,7 @@ class Controller:
         """The workload is as before: the search goes on with what was learnt."""
         if not self._campaign.begun:
             return self._begin_search(now_s, "safe again", trial)
-        self._note(trial)
+        self._searches.note(trial)
         self._campaign.extend(trial)
         return self._proceed(now_s, f"safe again: {figures(trial)}", trial)
 
@@ -831,18 +741,14 @@ class Controller:
             return None
         decision = self._search_below(now_s, f"{because}; {too_hot}", trial.power_w, trial)
         if decision is not None:
-            self.outcomes["too_hot"] += 1
-            self.trials.append(trial)
+            self._searches.outcomes["too_hot"] += 1
+            self._searches.trials.append(trial)
         return decision
 
     def _too_hot_to_try(self, now_s: float, proposal: Proposal, because: str) -> Decision | None:
         """So warm is the board that a trial would pass a limit: search below it for now."""
-        cap_w = self.heat.trial_cap_w
-        if not math.isfinite(cap_w):
-            return None
-        space = self._ceiling.space
-        power_w = float(self._expected_w(space)[space.index(proposal.point)])
-        if power_w <= cap_w:
+        power_w = self._envelope.too_hot_to_try(proposal.point)
+        if not power_w:
             return None
         reason = f"{because}; {proposal.point} is too hot to try now"
         return self._search_below(now_s, reason, power_w)
@@ -854,24 +760,12 @@ class Controller:
 
         None: nothing draws less.
         """
-        if not self._allow_up_to(min(self.heat.trial_cap_w, LOWER * power_w)):
+        if not self._envelope.allow_below(power_w):
             return None
         carried = self._campaign.known.trials
         decision = self._begin_search(now_s, f"{because}: searching below it", trial)
-        self._carried = carried
+        self._searches.carried = carried
         return replace(decision, kind="heat")
-
-    def _allow_up_to(self, cap_w: float) -> bool:
-        """Bring the ceiling down to a power; whether that left something out."""
-        if not math.isfinite(cap_w):
-            return False
-        power_w = self._expected_w(self._ceiling.space)
-        return self._ceiling.cap(power_w, cap_w, self.heat.trial_cap_w)
-
-    def _expected_w(self, space: Space) -> FloatArray:
-        """Of every setting, shape ``(n,)``."""
-        top_w = self.heat.power_w if self.baseline is None else self.baseline.power_w
-        return self.heat.tried.power_w(space, top_w)
 
     # What cannot be measured -------------------------------------------------------------
 
@@ -879,9 +773,8 @@ class Controller:
         cause = self.seen.unusable()
         if not cause:
             return None
-        self.outcomes[cause] += 1
-        self._drops += 1
-        if self._drops >= MOST_DROPS and self.baseline is not None:
+        self._searches.outcomes[cause] += 1
+        if self._backoff.drop() and self.baseline is not None:
             return self._lower_ceiling(now_s) or self._rest(now_s, cause)
         self.seen.again(now_s)
         return self._decide(now_s, "drop", f"{cause}: measuring again")
@@ -893,7 +786,7 @@ class Controller:
         burnt = self.phase == "fallback" and target == self._campaign.fastest
         if target is None or not (first or burnt):
             return None
-        if not self._ceiling.lower(now_s, target, read or target, self.seen.temperature_c):
+        if not self._envelope.lower(now_s, target, read or target, self.seen.temperature_c):
             return None
         self._baseline_holds &= not burnt
         return self._begin_search(now_s, f"the board throttles at {target}: searching below it")
@@ -903,8 +796,8 @@ class Controller:
 
         From a fallback, where the SLO's budget burnt, that is the point already set.
         """
-        self._retry_later(now_s)
-        self._drops = 0
+        self._backoff.later(now_s)
+        self._backoff.drops = 0
         reason = f"{cause} {MOST_DROPS} times in a row; resting"
         known = self._campaign.known
         best = known.best() or self.held
@@ -961,3 +854,7 @@ class Controller:
         expected_j = proposal.expected_energy_j
         self.predicted_j = math.nan if expected_j is None else expected_j
         return decision
+
+
+def _risky(proposal: Proposal) -> bool:
+    return proposal.p_safe is None or proposal.p_safe < SURE

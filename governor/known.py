@@ -76,6 +76,14 @@ class Known:
         latest = {trial.point: trial for trial in self._trials}
         return [one for one in latest.values() if self._objective.p_keeps_cap(one) >= WANTED]
 
+    def betters(self, trial: Trial, baseline: Trial) -> bool:
+        """Whether the trial is more worth holding than the baseline, the system's own governors."""
+        if self.rejected(None) or self.p_keeps(baseline) < WANTED:
+            return True
+        cost, error = self._objective.cost, self._objective.cost_error
+        cheaper = cost(trial) < cost(baseline) - math.hypot(error(trial), error(baseline))
+        return cheaper and self.p_keeps(trial) >= WANTED
+
     def best(self) -> Trial | None:
         """Of the safe trials the one of least cost."""
         return min(self._safe(), key=self._objective.cost, default=None)
