@@ -53,6 +53,25 @@ def rail_folder(tree: Tree, chip: str) -> str:
     return str(label.parent.relative_to(tree.root))
 
 
+# The power mode ------------------------------------------------------------------------------
+
+
+def test_a_power_mode_that_changes_meanwhile_is_told_once_and_how_to_have_its_limits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = tree(tmp_path, "orin-nx-r36")
+    here.file("var/lib/nvpmodel/status", "pmode:0000\n")
+    device = open_tree(here)
+    device.apply(device.space.point(0))
+    assert not caplog.records
+    here.file("var/lib/nvpmodel/status", "pmode:0002\n")
+    device.apply(device.space.point(1))
+    device.close()
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the power mode was changed from 0")
+    assert record.getMessage().endswith("sudo nvpmodel -m 2")
+
+
 # Power ---------------------------------------------------------------------------------------
 
 

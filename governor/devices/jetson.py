@@ -109,6 +109,7 @@ class JetsonDevice:
         self._open_lease = open_lease
         self._lease: Lease | None = open_lease()
         self._owed = False
+        self._mode = present_mode(root)
         self.space = _space(self._lease.levels, root)
         self._optional = {
             name: Knob(name, self._lease.levels[name])
@@ -187,6 +188,7 @@ class JetsonDevice:
             raise InputError(f"{point} is not one of the {len(self.space)} allowed settings")
         if self._lease is None:
             self._lease = self._open_lease()
+        self._heed_the_mode()
         self._set_since.add(point)
         return self._point(self._lease.set(point))
 
@@ -200,6 +202,7 @@ class JetsonDevice:
         if lease is None and self._owed:
             lease = self._open_lease()  # its keeper first puts back what the last one could not
         if lease is not None:
+            self._heed_the_mode()
             self._owed = True
             lease.release()
             self._owed = False
@@ -216,6 +219,18 @@ class JetsonDevice:
             raise DeviceError(f"no power rail can be read; see governor doctor ({self.info.name})")
         self._check_that_it_moves(now_s, power_w)
         return Sample(now_s, power_w, self._temperatures.read(now_s), self._throttling.read(now_s))
+
+    def _heed_the_mode(self) -> None:
+        """What is put back are the limits that were found: those of the power mode of then."""
+        before, now = self._mode, present_mode(self._root)
+        if now is None or now == before:
+            return
+        self._mode = now
+        logger.warning(
+            "the power mode was changed from %s to %s while the clocks are governed, which puts "
+            "the limits of the former back in the end; then: sudo nvpmodel -m %d",
+            before or "unknown", now, now.id,
+        )  # fmt: skip
 
     def _check_that_it_moves(self, now_s: float, power_w: Mapping[str, float]) -> None:
         if power_w != self._latest:
