@@ -7,11 +7,13 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +26,7 @@ from hypothesis import strategies as st
 from toy import ToyBoard
 
 from governor.cli.main import main
+from governor.devices.device import Sample
 from governor.devices.emulated.mount import mounted, why_not
 from governor.devices.emulated.sysfs import VirtualJetson
 from governor.devices.emulated.tree import Fault
@@ -213,6 +216,27 @@ def test_a_board_that_cannot_be_put_back_is_told_once_and_not_again_at_exit(
     assert not waiting
 
 
+def test_the_setting_is_named_even_where_the_board_cannot_be_put_back_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = ToyBoard(write_broken=True)
+    monkeypatch.setattr("toy.ToyBoard.release", _refuse)
+    small = schedule(thin(board.space, {"gpu_hz": "1"}))
+    plan = [one for one in small if one.point is not None]
+
+    def measure() -> None:
+        with Sweep(board, plan, lambda _measured: None, BRIEF) as sweep:
+            for _ in sweep.turns():
+                board.infer()
+
+    with pytest.raises(SweepError, match=r"GPU 1300 MHz.*cannot be set: .*cannot be put back"):
+        measure()
+
+
+def _refuse(_board: ToyBoard) -> None:
+    raise DeviceError("toy: cannot be put back")
+
+
 def test_a_sensor_that_is_silent_for_a_minute_costs_patience_and_no_measurement() -> None:
     board = ToyBoard()
 
@@ -230,19 +254,80 @@ def test_a_sensor_that_stays_silent_is_said() -> None:
         run(board)
 
 
-def test_a_workload_that_leaks_is_stopped() -> None:
+class FreezingBoard(ToyBoard):
+    """Its power sensor says the same between two times, and all the while in steps of a size."""
+
+    frozen_s = (math.inf, math.inf)
+    step_w = 1e-9
+
+    def sample(self) -> Sample:
+        begin_s, end_s = self.frozen_s
+        fresh = super().sample()
+        if not begin_s < self.clock.now() < end_s:
+            watts = round(fresh.power_w["total"] / self.step_w) * self.step_w
+            self.said_w = {"total": watts}
+        return replace(fresh, power_w=self.said_w)
+
+
+def test_what_was_measured_while_the_power_sensor_was_frozen_is_measured_again() -> None:
+    board = FreezingBoard()
+    board.frozen_s = (104.0, 134.0)
+    kept, sweep = run(board)
+    assert not sweep.failures
+    assert sweep.redone["stale"] >= 2
+    assert len({one.measurement for one in kept}) == len(kept) == 10
+    for one in kept:
+        truth_j = board.energy_j(one.measurement.point or board.found)
+        assert one.trial.energy_j == pytest.approx(truth_j, rel=0.04)
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_power_sensor_that_stays_frozen_is_said_and_nothing_is_kept_of_it(on_error: str) -> None:
+    board = FreezingBoard()
+    board.frozen_s = (104.0, math.inf)
+    stale = "power sensor is stale: no rail has changed for .* s, at . settings"
+    if on_error == "stop":
+        with pytest.raises(SweepError, match=f"GPU .*{stale}"):
+            run(board)
+    else:
+        kept, sweep = run(board, on_error="skip")
+        assert len(kept) + len(sweep.failures) == 10
+        assert len(kept) <= 3
+        assert re.search(stale, str(sweep.failures[0]))
+    assert board.now_set == board.found
+
+
+def test_a_coarse_power_sensor_is_not_taken_for_a_frozen_one() -> None:
+    board = FreezingBoard()
+    board.step_w = 0.4
+    kept, sweep = run(board)
+    assert len(kept) == 10
+    assert not sweep.redone
+    assert not sweep.failures
+
+
+def test_a_workload_that_leaks_is_stopped_within_a_measurement() -> None:
     hoard: list[bytearray] = []
     with pytest.raises(SweepError, match="the workload leaks memory"):
         run(
             ToyBoard(),
-            Rules(inferences=5, seconds=1.0, memory_bytes=30 * 2**20),
+            Rules(inferences=5000, seconds=1.0, memory_bytes=30 * 2**20),
             lambda _sweep: hoard.append(bytearray(os.urandom(2**20))),
         )
+    assert len(hoard) < 5000
 
 
 @pytest.mark.skipif(why_not() is not None, reason=f"no FUSE here: {why_not()}")
-def test_on_a_mounted_board_a_clock_that_cannot_be_written_is_named_and_all_is_put_back(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("effect", "complaint"),
+    [
+        ("EIO", "cannot be set: "),
+        ("EINVAL", "cannot be set: "),
+        ("ignore", "the kernel set GPU 306 MHz instead of 1020 MHz in each of 3 attempts"),
+    ],
+)
+def test_on_a_mounted_board_a_clock_that_cannot_be_set_is_named_and_all_is_put_back(
+    effect: str, complaint: str, tmp_path: Path
 ) -> None:
     (tmp_path / "root").mkdir()
     jetson = VirtualJetson("orin-nano", workload="squeezenet")
@@ -253,7 +338,7 @@ def test_on_a_mounted_board_a_clock_that_cannot_be_written_is_named_and_all_is_p
             before = clock_files(jetson)
             plan = schedule(thin(device.space, {"gpu_hz": "1"}))
             rules = Rules(inferences=5, seconds=0.1)
-            jetson.tree.faults = (Fault("*devfreq*gpu*", "write", "EIO"),)
+            jetson.tree.faults = (Fault("*devfreq*gpu*", "write", effect),)
 
             def mend(_left: int) -> None:
                 if sweep.failures:
@@ -266,7 +351,7 @@ def test_on_a_mounted_board_a_clock_that_cannot_be_written_is_named_and_all_is_p
         finally:
             device.close()
     (failure,) = sweep.failures
-    assert "cannot be set" in str(failure)
+    assert complaint in str(failure)
     assert "GPU 1020 MHz" in str(failure)
     assert [one.measurement.point for one in kept] == [None]
     assert clock_files(jetson) == before
@@ -420,6 +505,8 @@ def test_bad_usage_is_one_line_and_changes_nothing(
     [
         ("def run(): raise ValueError('boom')", "mine:run", 1, "ValueError: boom"),
         ("import nothing_there", "mine:run", 2, "cannot be imported: ModuleNotFoundError"),
+        ("import sys; sys.exit(3)", "mine:run", 2, "cannot be imported: SystemExit: 3"),
+        ("def run(): raise SystemExit(0)", "mine:run", 1, "the workload failed: SystemExit"),
         ("run = 3", "mine:run", 2, "is no callable"),
         ("def run(batch_size): return 3", "mine:run", 2, "it gave int"),
         ("", "resnet-19", 2, "or one of alexnet"),
@@ -513,6 +600,42 @@ def test_a_full_disk_ends_the_sweep_with_what_it_has(tmp_path: Path) -> None:
         measure()
     assert board.now_set == board.found
     assert sweep.begun is not None
+
+
+def limited(folder: Path, kib: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """A sweep of 60 settings in which no file may grow larger: as where a disk is full."""
+    program = [
+        "bash", "-c", f'ulimit -f {kib}; exec "$@"', "sh",
+        sys.executable, "-B", "-m", "governor", "sweep", "--device", "emulated:nano/resnet-18",
+        "--knob", "gpu_hz", "--knob", "cpu_hz=5", "--repeats", "1", "--inferences", "3",
+        "-o", str(folder / "s.csv"), *words,
+    ]  # fmt: skip
+    return subprocess.run(program, capture_output=True, text=True, cwd=folder)
+
+
+def test_no_room_to_begin_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    done = limited(tmp_path, 0)
+    assert done.returncode == 2
+    assert "the sweep cannot be begun there (File too large); give another -o" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_room_that_ends_in_the_middle_keeps_every_whole_line_and_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    done = limited(tmp_path, 4)
+    assert done.returncode == 1
+    assert "s.repeats.csv: cannot be written at CPU" in done.stderr
+    repeats = tmp_path / "s.repeats.csv"
+    kept = repeats.read_text()
+    assert kept.endswith("\n")
+    assert 10 < len(kept.splitlines()) < 60
+    assert not list(tmp_path.glob("*.part"))
+    again = limited(tmp_path, 1000)
+    assert again.returncode == 0, again.stderr
+    assert repeats.read_text().startswith(kept)
+    assert len(repeats.read_text().splitlines()) == 1 + 12 * 5 + 1
 
 
 def test_an_onnx_model_is_a_workload(tmp_path: Path) -> None:

@@ -291,7 +291,11 @@ def _finish(file: SweepFile, sweep: Sweep) -> None:
     try:
         file.finish(sweep.failures)
     except OSError as error:
-        typer.echo(f"{file.path}: cannot be written ({error.strerror})", err=True)
+        typer.echo(
+            f"{error.filename or file.path}: cannot be written ({error.strerror}); "
+            f"{file.repeats_path} holds all that was measured",
+            err=True,
+        )
 
 
 def _loop(sweep: Sweep, infer: Callable[[int], object]) -> None:
@@ -306,7 +310,7 @@ def _attempt(infer: Callable[[int], object], batch_size: int) -> str | None:
         infer(batch_size)
     except InputError:
         raise
-    except Exception as error:  # the user's own workload: whatever it raises
+    except (Exception, SystemExit) as error:  # the user's own workload: whatever it raises
         return f"the workload failed: {type(error).__name__}: {error}"
     return None
 

@@ -13,8 +13,9 @@ import io
 import json
 import math
 import os
+import stat
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -96,8 +97,21 @@ class SweepFile:
             self.done = self._read()
         else:
             self._check_free()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is left of a beginning for which there is no room."""
+        there = self.about_path.exists()
+        try:
             self._write_about({})
             self._append(self._columns)
+        except OSError as error:
+            self.repeats_path.unlink(missing_ok=True)
+            if not there:
+                self.about_path.unlink(missing_ok=True)
+            raise InputError(
+                f"{self.path}: the sweep cannot be begun there ({error.strerror}); give another -o"
+            ) from error
 
     def _check_same(self, fingerprint: str) -> list[dict[str, Any]]:
         """What is known of the starts before this one."""
@@ -151,10 +165,17 @@ class SweepFile:
     def _append(self, cells: Sequence[object]) -> None:
         line = io.StringIO(newline="")
         csv.writer(line, lineterminator="\n").writerow(cells)
-        with self.repeats_path.open("a", encoding="utf-8") as file:
-            file.write(line.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
+        with self.repeats_path.open("ab", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            data = line.getvalue().encode()
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except OSError:
+                if stat.S_ISREG(before.st_mode):
+                    file.truncate(before.st_size)
+                raise
 
     def _read(self) -> list[Measured]:
         """The measurements of the file; a last line that was cut short is cut off."""
@@ -191,12 +212,14 @@ class SweepFile:
             ) from error
 
     def finish(self, failures: Sequence[Failure]) -> None:
-        """Write the trace and the rest of its story from what is done so far."""
+        """Write the trace and the rest of its story from what is done so far.
+
+        Raises:
+            OSError: one cannot be written; what was there before stays whole.
+        """
         traces = self.traces()
         if traces:
-            whole = self.path.with_name(self.path.name + ".part")
-            write_trace(whole, traces)
-            whole.replace(self.path)
+            _replace(self.path, lambda part: write_trace(part, traces))
         default = self.repeats(None)
         self._write_about(
             {
@@ -210,12 +233,7 @@ class SweepFile:
         text = json.dumps(
             {**self._head, "starts": self._starts, **results}, indent=1, allow_nan=False
         )
-        try:
-            self.about_path.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"{self.about_path}: cannot be written ({error.strerror}); give another -o"
-            ) from error
+        _replace(self.about_path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
 
     def repeats(self, point: OperatingPoint | None) -> list[Trial]:
         """All measurements of a setting; None: of the system's own governors."""
@@ -250,6 +268,17 @@ class SweepFile:
             energy_j=np.array([mean["energy_j"] * batch_size for mean in figures]),
             power_w=np.array([mean["power_w"] for mean in figures]),
         )
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _batch_size(trial: Trial) -> int:

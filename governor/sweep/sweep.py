@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from governor.meter import STALE, Meter
 from governor.senses import Senses
 from governor.space import OperatingPoint, named
 from governor.sweep.schedule import Measurement
+from governor.sweep.stillness import Stillness
 from governor.trial import MAIN, Span, Trial
-from governor.units import format_duration
+from governor.units import format_duration, format_knob_name, format_knob_value
 from governor.window import Window
 
 OnError = Literal["stop", "skip"]
@@ -32,6 +34,10 @@ REFRESHES = 4.0
 """A window spans so many refreshes of the power sensor; the first of them is discarded."""
 NAP_S = 0.5
 """Between two looks at the temperature while the board cools down."""
+CLOSE = 0.01
+"""A knob that reads back this near, relatively, is as it was asked for."""
+MEMORY_S = 0.1
+"""Between two looks at the memory, of real time."""
 
 
 class SweepError(GovernorError):
@@ -50,9 +56,9 @@ class Rules:
         cool_down_c: a measurement begins when no zone is warmer than at the start of the
             sweep by more than so many degrees; infinite: at once.
         cool_down_s: it begins after so many seconds in any case.
-        attempts: measurements of one setting that were throttled or disturbed, before it is
-            given up.
-        patience_s: so long a power sensor may stay silent.
+        attempts: measurements of one setting that were throttled, disturbed, made by other clocks
+            than asked for or with a stale power sensor, before it is given up.
+        patience_s: so long a power sensor may stay silent or stale.
         memory_bytes: by so much the process may grow, all in all.
     """
 
@@ -89,6 +95,14 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{named(self.measurement.point)}, repeat {self.measurement.repeat}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Why there is no measurement; ``cause``: it is worth another attempt, and counted so."""
+
+    text: str
+    cause: str = ""
 
 
 class Sweep:
@@ -143,7 +157,12 @@ class Sweep:
         self._on_error = on_error
         self._on_progress = on_progress
         self._set_point: OperatingPoint | None = None
-        self._foreign = False
+        self._foreign = ""
+        self._stillness = Stillness(device.info.sensor_refresh_s)
+        self._stale = False
+        self._held: list[tuple[Measured, int]] = []
+        self._told_s = math.inf
+        self._next_memory_s = -math.inf
         self._error: str | None = None
         self._start_c: float | None = None
         self._start_bytes = 0
@@ -164,7 +183,12 @@ class Sweep:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end("exit")
+        try:
+            self._end("exit")
+        except GovernorError as problem:
+            if not isinstance(error, GovernorError):
+                raise
+            raise SweepError(f"{error}; besides: {problem}") from error
 
     def _end(self, _reason: str) -> None:
         if self._beat is not None:
@@ -189,20 +213,47 @@ class Sweep:
         left = deque((measurement, 1) for measurement in self._measurements)
         self._start_bytes = _resident_bytes()
         while left:
-            self._on_progress(len(left))
+            self._on_progress(len(left) + len(self._held))
             self.begun, attempt = left.popleft()
             done = yield from self._measure(self.begun)
             if isinstance(done, Measured):
-                self._keep(done)
-            elif done in ("throttled", "disturbed") and attempt < self._rules.attempts:
-                self.redone[done] += 1
+                self._held.append((done, attempt))
+                if self._stillness.changed_s >= self._told_s:
+                    self._keep_held()
+            elif done.cause and attempt < self._rules.attempts:
+                self.redone[done.cause] += 1
                 left.append((self.begun, attempt + 1))
             else:
-                again = f" in each of {attempt} attempts" if attempt > 1 else ""
-                self._give_up(self.begun, f"{done}{again}")
+                again = f" in each of {attempt} attempts" if attempt > 1 and done.cause else ""
+                self._give_up(self.begun, f"{done.text}{again}")
+            if isinstance(done, _Problem) and done.cause == "stale":
+                left += self._redo_held()
             self._check_memory(self.begun)
+        self._keep_held()
         self.begun = None
         self._on_progress(0)
+
+    def _keep_held(self) -> None:
+        while self._held:
+            self._keep(self._held[0][0])
+            del self._held[0]
+
+    def _redo_held(self) -> list[tuple[Measurement, int]]:
+        """What was measured while the power sensor was stale, to be measured again."""
+        held, self._held = self._held, []
+        again = [
+            (measured.measurement, attempt + 1)
+            for measured, attempt in held
+            if attempt < self._rules.attempts
+        ]
+        self.redone["stale"] += len(again)
+        for measured, attempt in held:
+            if attempt >= self._rules.attempts:
+                self._give_up(
+                    measured.measurement,
+                    f"the power sensor was stale in each of {attempt} attempts",
+                )
+        return again
 
     def _give_up(self, measurement: Measurement, problem: str) -> None:
         failure = Failure(measurement, problem)
@@ -211,6 +262,7 @@ class Sweep:
             raise SweepError(f"{failure}; --on-error skip goes on with the next setting")
 
     def _check_memory(self, measurement: Measurement) -> None:
+        self._next_memory_s = time.monotonic() + MEMORY_S
         grown = _resident_bytes() - self._start_bytes
         if grown > self._rules.memory_bytes:
             raise SweepError(
@@ -218,16 +270,18 @@ class Sweep:
                 "since the sweep began: the workload leaks memory; run again to go on from here"
             )
 
-    def _measure(self, measurement: Measurement) -> Generator[int, None, Measured | str]:
+    def _measure(self, measurement: Measurement) -> Generator[int, None, Measured | _Problem]:
         """One measurement; or why there is none."""
         point, rules = measurement.point, self._rules
         try:
-            self._set(point)
+            other = self._set(point)
         except DeviceError as error:
-            return f"cannot be set: {error}"
+            return _Problem(f"cannot be set: {error}")
+        if other:
+            return _Problem(f"the kernel set {other}", "not as asked")
         self._cool_down()
-        if self._foreign:
-            return "disturbed"
+        if (problem := self._looked_wrong()) is not None:
+            return problem
         batch_size = self._batch_size
         if point is not None:
             batch_size = int(point.get("batch_size", batch_size))
@@ -240,25 +294,41 @@ class Sweep:
             self._events,
         )
         temperature_c = self._warmest_c
+        self._told_s = began_s + 2.0 * self._device.info.sensor_refresh_s
         least_s = max(rules.seconds, REFRESHES * self._device.info.sensor_refresh_s)
         while True:
             span = yield from self._turn(batch_size)
             if span is None:
                 error, self._error = self._error, None
-                return error or "the workload gave no result"
+                return _Problem(error or "the workload gave no result")
             window.add(span)
             self._look(window)
-            if window.throttled and point is not None:
-                return "throttled"
-            if self._foreign:
-                return "disturbed"
+            if time.monotonic() >= self._next_memory_s:
+                self._check_memory(measurement)
+            if (problem := self._looked_wrong(window)) is not None:
+                return problem
             if len(window) < rules.inferences or window.duration_s < least_s:
+                continue
+            waited = self._clock.now() - began_s > max(rules.patience_s, 2.0 * least_s)
+            if stale := self._stillness.problem:
+                if waited:
+                    return _Problem(stale, "stale")
                 continue
             trial = window.trial(self._meter)
             if trial.energy_se_j < STALE * trial.energy_j:
                 return Measured(measurement=measurement, trial=trial, temperature_c=temperature_c)
-            if self._clock.now() - began_s > max(rules.patience_s, 2.0 * least_s):
-                return f"no fresh power reading for {format_duration(rules.patience_s)}"
+            if waited:
+                return _Problem(f"no fresh power reading for {format_duration(rules.patience_s)}")
+
+    def _looked_wrong(self, window: Window | None = None) -> _Problem | None:
+        """What the last look says against this measurement, and those that are held."""
+        if self._stale:
+            return _Problem("the power sensor was stale", "stale")
+        if window is not None and window.throttled and window.point is not None:
+            return _Problem("throttled", "throttled")
+        if self._foreign:
+            return _Problem(f"disturbed: {self._foreign}", "disturbed")
+        return None
 
     def _turn(self, batch_size: int) -> Generator[int, None, Span | None]:
         """One inference; None: it failed."""
@@ -272,14 +342,20 @@ class Sweep:
             end_s = self._clock.now()
         return Span(start_s, end_s, batch_size)
 
-    def _set(self, point: OperatingPoint | None) -> None:
+    def _set(self, point: OperatingPoint | None) -> str:
+        """Set it; returns what reads back otherwise than asked for, empty: nothing does."""
+        other = ""
         if point is None:
             self._device.release()
             self._set_point = None
         else:
-            self._set_point = self._device.apply(point.only(self._device.space.names))
+            asked = point.only(self._device.space.names)
+            self._stillness.set(asked)
+            self._set_point = self._device.apply(asked)
+            other = _differences(self._set_point, asked, CLOSE)
         self._senses.changed()
-        self._foreign = False
+        self._foreign, self._stale = "", False
+        return other
 
     def _look(self, window: Window | None = None) -> None:
         """Take what the sensors say; in virtual time, read them."""
@@ -292,12 +368,13 @@ class Sweep:
         sample, seen = self._senses.take()
         if sample is not None:
             self._meter.add(sample)
+            self._stale |= self._stillness.read(sample)
             if self._start_c is None and sample.temperature_c:
                 self._start_c = max(sample.temperature_c.values())
             if window is not None:
                 window.watch_throttling(sample.throttle_events)
         if seen is not None and self._set_point is not None and seen != self._set_point:
-            self._foreign = True
+            self._foreign = f"the kernel has {_differences(seen, self._set_point)}"
 
     @property
     def _events(self) -> dict[str, int] | None:
@@ -322,6 +399,16 @@ class Sweep:
         ):
             self._clock.sleep(NAP_S)
             self._look()
+
+
+def _differences(seen: OperatingPoint, asked: OperatingPoint, close: float = 0.0) -> str:
+    """The knobs that are not as asked for, for people: ``GPU 306 MHz instead of 612 MHz``."""
+    return ", ".join(
+        f"{format_knob_name(name)} {format_knob_value(name, seen[name])} instead of "
+        f"{format_knob_value(name, value)}"
+        for name, value in asked.items()
+        if name in seen and abs(seen[name] - value) > close * value
+    )
 
 
 def _resident_bytes() -> int:

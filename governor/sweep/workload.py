@@ -43,7 +43,11 @@ def load_callable(name: str) -> Prepare:
     found = _imported(name, module_name, attribute)
     if not callable(found):
         raise InputError(f"workload {name!r}: {attribute} is no callable")
-    if "batch_size" not in inspect.signature(found).parameters:
+    try:
+        parameters = inspect.signature(found).parameters
+    except ValueError:  # of a builtin, nobody may know them
+        parameters = {}
+    if "batch_size" not in parameters:
         return lambda _batch_size: found
     make: Callable[..., object] = found
 
@@ -69,7 +73,7 @@ def _imported(name: str, module_name: str, attribute: str) -> Any:
         found: Any = import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does to be imported
         raise InputError(
             f"workload {name!r}: cannot be imported: {type(error).__name__}: {error}"
         ) from error
