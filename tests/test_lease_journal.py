@@ -78,6 +78,29 @@ def test_a_journal_with_any_part_lost_or_changed_is_damaged_or_whole(
         assert journal.read() == RECORD
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"snapshots": []}, {"snapshots": {"cpu_hz": "x"}}, {"snapshots": {"cpu_hz": {"a": 1}}},
+     {"root": None}, {"written": 3}, {"written": [3]}, {"holder": {}}, {"more": ""}],
+)  # fmt: skip
+def test_a_journal_of_another_shape_is_damaged_whatever_its_checksum(
+    odd: dict[str, object], tmp_path: Path
+) -> None:
+    body = json.dumps({**RECORD._asdict(), **odd}).encode()
+    head = json.dumps({"format": 1, "crc32": binascii.crc32(body)}).encode()
+    journal = Journal(tmp_path)
+    journal.path.write_bytes(head + b"\n" + body + b"\n")
+    with pytest.raises(JournalDamagedError):
+        journal.read()
+
+
+def test_a_journal_of_brackets_is_damaged(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.path.write_bytes(b"[" * 100_000)
+    with pytest.raises(JournalDamagedError):
+        journal.read()
+
+
 def test_a_folder_in_which_others_may_write_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(LeaseError, match=f"chmod 755 {tmp_path}"):

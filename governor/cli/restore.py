@@ -15,7 +15,7 @@ from governor.lease.process import Process
 
 
 def restore(sysfs_root: SysfsRoot = Path("/"), state_dir: StateFolder = None) -> None:
-    """Put every knob back as the journal says it was before the first write.
+    """Put every knob that was set back as the journal says it was before the first write.
 
     Needed only if the lease keeper itself was killed; harmless at any time.
     """

@@ -126,8 +126,8 @@ class Journal:
             facts = json.loads(head)
             if facts["format"] != FORMAT or facts["crc32"] != binascii.crc32(body.rstrip(b"\n")):
                 raise ValueError("checksum or format")
-            return Record(**json.loads(body))
-        except (ValueError, KeyError, TypeError):
+            return _checked(Record(**json.loads(body)))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise JournalDamagedError(
                 f"the journal {self.path} is damaged, so what the knobs held is not known: "
                 "restart the machine to have its own settings back, or delete that file if "
@@ -146,3 +146,18 @@ class Journal:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _checked(record: Record) -> Record:
+    """The record, if it is shaped like one: another program's may have a right checksum, too.
+
+    Raises:
+        TypeError, AttributeError: it is not.
+    """
+    texts: list[object] = [record.boot_id, record.root, record.holder]
+    texts += [*record.hardware, *(record.written or ())]
+    for knob, saved in record.snapshots.items():
+        texts += [knob, *saved.keys(), *saved.values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a journal holds text")
+    return record
