@@ -233,6 +233,19 @@ def test_the_setting_is_named_even_where_the_board_cannot_be_put_back_after_it(
         measure()
 
 
+def test_the_command_names_the_setting_where_the_board_cannot_be_put_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = ToyBoard(write_broken=True)
+    monkeypatch.setattr("toy.ToyBoard.release", _refuse)
+    monkeypatch.setattr("governor.cli.sweep.open_workload", lambda *_: (board, board.infer))
+    words = ["--knob", "gpu_hz=1", "--workload", "app:run", "--on-error", "stop"]
+    assert main(["sweep", *words, "-o", str(tmp_path / "s.csv")]) == 1
+    error = capsys.readouterr().err
+    assert "repeat 1: cannot be set: toy: cannot" in error
+    assert "cannot be put back" in error
+
+
 def _refuse(_board: ToyBoard) -> None:
     raise DeviceError("toy: cannot be put back")
 

@@ -104,7 +104,7 @@ def sweep(
     check_writable(output)
     check_report(report)
     opened, infer = open_workload(device, workload)
-    try:
+    with _closed_after(opened):
         space = _space(opened, _knobs(knob), sizes, sample, seed)
         rules = Rules(
             inferences=inferences,
@@ -124,13 +124,29 @@ def sweep(
         _show(console, file, opened.info.emulated)
         if report is not None:
             _write_report(report, output)
-    finally:
-        opened.close()
     if failures:
         raise GovernorError(
             f"{len(failures)} measurements failed, the first: {failures[0]}; "
             "run the same command again to try just those"
         )
+
+
+@contextmanager
+def _closed_after(device: Device) -> Generator[None]:
+    """What ended the sweep is told even where the board cannot be put back after it."""
+    try:
+        yield
+    except GovernorError as error:
+        try:
+            device.close()
+        except GovernorError as problem:
+            if str(problem) not in str(error):
+                typer.echo(f"governor: {problem}", err=True)
+        raise
+    except BaseException:
+        device.close()
+        raise
+    device.close()
 
 
 def _write_report(path: Path, trace: Path) -> None:

@@ -24,7 +24,9 @@ from governor.units import (
 
 PARETO_KEYS = (("kept", "kept the SLO"), ("missed", "missed it"), ("chosen", "chosen"))
 SLOWEST = 3.0
-"""A sweep without trials is shown up to so many times its least latency."""
+"""A sweep without trials is shown up to so many times its least latency, at most; ..."""
+BESIDE = 2.0
+"""... and so many times as wide as its Pareto front, which slow settings would squeeze."""
 MOST_SPOTS = 100
 LEAST_CURVE = 3
 """Levels of a knob, for a curve over it."""
@@ -101,15 +103,17 @@ def plane(
     """The energy-latency plane: trials in order, the Pareto front, and the SLO."""
     told = [each for each in trials if each.known]
     shown = [*told, *(each for each in (baseline, chosen) if each is not None)]
+    front = pareto(landscape or told)
     if not told:
         quickest_s = min(each.latency_s for each in landscape or shown)
-        widest_s = max(SLOWEST * quickest_s, 1.5 * (slo_s or 0.0))
+        front_s = max((each.latency_s for each in front), default=quickest_s) - quickest_s
+        widest_s = min(SLOWEST * quickest_s, quickest_s + max(BESIDE * front_s, 0.3 * quickest_s))
+        widest_s = max(widest_s, 1.5 * (slo_s or 0.0))
         shown += [each for each in landscape if each.latency_s <= widest_s]
     scale, unit = _unit(max(each.energy_j for each in shown))
     latencies = [1e3 * each.latency_s for each in shown]
     if slo_s is not None and 1e3 * slo_s < 2.0 * max(latencies):
         latencies.append(1.02e3 * slo_s)
-    front = pareto(landscape or told)
     x = axis("latency (ms)", latencies)
     seen = [each for each in front if x.low <= 1e3 * each.latency_s <= x.high]
     y = axis(f"energy an item ({unit})", [scale * each.energy_j for each in (*shown, *seen)], 0.1)
