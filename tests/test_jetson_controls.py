@@ -14,7 +14,8 @@ from jetson_kernel import Kernel, running
 from sysfs_trees import KINDS, Kind, Tree, kind
 
 from governor.lease import jetson_controls
-from governor.lease.control import Control
+from governor.lease.control import Control, Hardware
+from governor.lease.find import find_hardware
 from governor.lease.jetson_board import boards, identify, is_emulated, l4t, model, why_no_jetson
 from governor.lease.jetson_controls import CappedClock, find, gpu_node, survey
 
@@ -248,6 +249,10 @@ def test_thor_without_its_bandwidth_manager_is_locked_at_the_bpmp(tmp_path: Path
     assert (here.text(halt), here.text(f"{EMC}/mrq_rate_locked")) == ("0", "0")
 
 
+def knobs(hardware: list[Hardware]) -> set[str]:
+    return {control.name for each in hardware for control in each.controls}
+
+
 def test_a_gated_gpu_is_woken_to_be_found_and_gated_again(tmp_path: Path) -> None:
     here = tree(tmp_path, "xavier-nx-r35")
     entry = here.root / "sys/class/devfreq/17000000.gv11b"
@@ -263,7 +268,9 @@ def test_a_gated_gpu_is_woken_to_be_found_and_gated_again(tmp_path: Path) -> Non
                 entry.symlink_to(target)
 
     with running(Rail(35, here.kind.emc_khz)) as rail:
-        assert "gpu_hz" in controls(here.root)
+        assert "gpu_hz" not in knobs(find_hardware(here.root))
+        assert rail.written == []
+        assert "gpu_hz" in knobs(find_hardware(here.root, wake=True))
     assert rail.written == [("railgate_enable", "0"), ("railgate_enable", "1")]
     assert here.text("sys/devices/gpu.0/railgate_enable") == "1"
 

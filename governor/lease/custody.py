@@ -52,13 +52,14 @@ class Custody:
         self._record: Record | None = None
 
     def find(self) -> None:
-        """Look what there is to set; again, for devices appear late.
+        """Look what there is to set; again, for devices appear late. Whoever holds the lease
+        may wake what sleeps.
 
         Raises:
             HardwareError: a backend failed to look.
         """
         try:
-            hardware = find_hardware(self._root)
+            hardware = find_hardware(self._root, wake=self.lock.held)
         except OSError as error:
             raise HardwareError(f"cannot look for knobs under {self._root}: {error}") from None
         self._hardware = [each.name for each in hardware]
@@ -98,6 +99,8 @@ class Custody:
         self.find()
         self.lock.take(asker)
         try:
+            if self.journal.path.exists():
+                self.find()
             return self._recover()
         finally:
             self.lock.drop()

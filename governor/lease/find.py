@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 from governor.lease.control import Hardware
@@ -15,11 +15,15 @@ BACKENDS = (
     "governor.lease.cpufreq_controls",
 )
 """Modules with ``find(root: Path) -> Hardware | None``. Of two controls of one name the first
-is taken: a Jetson's CPU clocks are cpufreq's, too."""
+is taken: a Jetson's CPU clocks are cpufreq's, too. One with ``wake(root: Path)`` has hardware
+that may sleep too deep to be found."""
 
 
-def find_hardware(sysfs_root: Path) -> list[Hardware]:
+def find_hardware(sysfs_root: Path, wake: bool = False) -> list[Hardware]:
     """What every backend finds under ``sysfs_root``, ``/`` on a live machine.
+
+    Args:
+        wake: first let appear what sleeps, which writes: for the holder of the lease alone.
 
     Raises:
         OSError: a backend failed to look.
@@ -27,8 +31,12 @@ def find_hardware(sysfs_root: Path) -> list[Hardware]:
     found: list[Hardware] = []
     taken: set[str] = set()
     for name in BACKENDS:
-        find = _find_of(name)
-        hardware = find(sysfs_root) if find is not None else None
+        module = _module(name)
+        if module is None:
+            continue
+        if wake and hasattr(module, "wake"):
+            module.wake(sysfs_root)
+        hardware = cast("Hardware | None", module.find(sysfs_root))
         if hardware is None:
             continue
         controls = tuple(each for each in hardware.controls if each.name not in taken)
@@ -38,11 +46,10 @@ def find_hardware(sysfs_root: Path) -> list[Hardware]:
     return found
 
 
-def _find_of(name: str) -> Callable[[Path], Hardware | None] | None:
+def _module(name: str) -> ModuleType | None:
     try:
-        module = import_module(name)
+        return import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
         return None
-    return cast(Callable[[Path], "Hardware | None"], module.find)

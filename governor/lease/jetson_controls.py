@@ -397,7 +397,7 @@ class Survey(NamedTuple):
     missing: Mapping[str, Missing]
 
 
-def find(root: Path = Path("/"), wake: bool = True) -> Hardware | None:
+def find(root: Path = Path("/")) -> Hardware | None:
     """What can be set on the Jetson whose files are under ``root``; None: it is no Jetson.
 
     The levels end where the present limits do, which are those of the power mode: look only
@@ -405,23 +405,22 @@ def find(root: Path = Path("/"), wake: bool = True) -> Hardware | None:
 
     Args:
         root: holds ``sys`` and ``proc``.
-        wake: power up, for a moment, a GPU that has not shown itself yet (needs root).
     """
-    found = survey(root, wake)
+    found = survey(root)
     if found is None:
         return None
     controls = (*cpu_cores.find(root), *found.controls)  # a policy's cores come before its clock
     return Hardware(found.board.name, controls, claims=tuple(found.missing))
 
 
-def survey(root: Path = Path("/"), wake: bool = False) -> Survey | None:
+def survey(root: Path = Path("/")) -> Survey | None:
     """As :func:`find`; with the reason for every knob that is missing."""
     board = identify(root)
     if board is None:
         return None
     ways: dict[str, Callable[[], JetsonControl]] = {
         "cpu_hz": lambda: _cpu(root),
-        "gpu_hz": lambda: _gpu(root, wake),
+        "gpu_hz": lambda: _gpu(root),
         "emc_hz": lambda: _emc(root, board),
     }
     looked = {name: _attempt(way) for name, way in ways.items()}
@@ -484,8 +483,8 @@ def _cpu_table(policy: Path) -> tuple[float, ...]:
     return tuple(1e3 * khz for khz in table)
 
 
-def _gpu(root: Path, wake: bool) -> LimitedClock:
-    node = gpu_node(root) or (_wake_gpu(root) if wake else None)
+def _gpu(root: Path) -> LimitedClock:
+    node = gpu_node(root)
     if node is None:
         raise NotThere(
             f"no GPU in {root / DEVFREQ}",
@@ -512,18 +511,24 @@ def _is_gpu(of_node: Path) -> bool:
     return not names.isdisjoint(GPU_NODES)
 
 
-def _wake_gpu(root: Path) -> Path | None:
-    """A GPU whose rail is gated may not have registered: as ``jetson_clocks``, open the gate."""
+def wake(root: Path) -> None:
+    """Let a GPU register whose rail is gated: as ``jetson_clocks``, open the gate for a moment.
+
+    Only for whoever holds the lease: two at once could take the open gate for the found one.
+
+    Raises:
+        OSError: the gate cannot be written.
+    """
+    if identify(root) is None:
+        return
     for gate in (root / each for each in RAIL_GATES):
+        if gpu_node(root) is not None:
+            return
         if not os.access(gate, os.W_OK):
             continue
         before = read_text(gate)
         write_text(gate, "0")
-        try:
-            return gpu_node(root)
-        finally:
-            write_text(gate, before)
-    return None
+        write_text(gate, before)
 
 
 def _devfreq(name: str, node: Path, table: Sequence[float]) -> LimitedClock:
