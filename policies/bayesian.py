@@ -54,6 +54,9 @@ _LEAST_GAIN = 0.02
 _HOLD_MISS_COST = 0.2
 """... each per cent of doubt must save so many per cent of the cost (here: 0.2)."""
 
+_LOOKS = 3
+"""At one setting, before a new one that is almost as safe as can be is tried instead."""
+
 _COARSE_STEP = 0.03
 """Levels of a knob that lie closer, relatively, wait until the wider lattice is searched."""
 _COARSE_GAIN = STOP_BELOW / 10
@@ -135,9 +138,10 @@ class BayesianPolicy:
         if not len(candidates) and capped:
             candidates = np.flatnonzero(~tried & (safe >= _FAIR))
         if not len(candidates):
-            # Nothing new is safe enough: look again at the tried point that could still win.
-            row = int(np.argmax(np.where(tried, gain, -1)))
-            return self._proposal(outlook, row, float(gain.max()), "to be surer of it")
+            candidates = np.flatnonzero(~tried & (1 - safe <= _PROFILE_RISK))
+            looks = _LOOKS if len(candidates) else None
+            if (again := self._another_look(outlook, tried, gain, hold, looks)) is not None:
+                return again
         proposal = self._worthiest(outlook, candidates, best, gain)
         if proposal.improvement >= STOP_BELOW:
             return proposal
@@ -149,6 +153,25 @@ class BayesianPolicy:
             return proposal
         proposal = self._worthiest(outlook, beyond, best, gain)
         return replace(proposal, improvement=math.inf, reason="lower than was ever tried")
+
+    def _another_look(
+        self, outlook: Outlook, tried: BoolArray, gain: FloatArray, hold: int, looks: int | None
+    ) -> Proposal | None:
+        """Where nothing new is safe enough: at what could still win, or is held in doubt.
+
+        At the very bound no look settles it, and one new setting at a little risk is better
+        than a fourth: None, where ``looks`` each are enough and have been taken.
+        """
+        worth = np.where(tried, gain, 0.0)
+        worth[hold] += _HOLD_MISS_COST * (1 - outlook.safe[hold])
+        if looks is not None:
+            worth[np.bincount(self._surrogate.rows, minlength=len(tried)) >= looks] = 0.0
+            if worth.max() < STOP_BELOW:
+                return None
+        # Each look earns allowance: what that may come to allow is worth going on for.
+        later = np.max(gain, where=1 - outlook.safe <= _RISK_RANGE[1], initial=0.0)
+        improvement = max(float(worth.max()), float(later))
+        return self._proposal(outlook, int(np.argmax(worth)), improvement, "to be surer of it")
 
     def _worthiest(
         self, outlook: Outlook, rows: IntArray, best: float, gain: FloatArray

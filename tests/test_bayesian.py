@@ -143,6 +143,20 @@ def test_without_an_slo_the_least_energy_is_searched() -> None:
     assert board.energy_j[row] < 1.03 * board.energy_j.min()
 
 
+def test_a_search_ends_where_nothing_new_is_safe_and_what_is_held_is_sure() -> None:
+    trials, kept = [], []
+    for seed in range(10):
+        board = Board(seed, noise=0.02)
+        # Of the few settings within so narrow a bound, one lies exactly on it.
+        slo_s = float(np.min(board.latency_s, where=board.latency_s > board.slo_s(1.08), initial=9))
+        policy = BayesianPolicy(Problem(SPACE, slo_s, seed))
+        search = govern(board, policy, 25)
+        trials.append(len(search.trials))
+        kept.append(board.latency_s[SPACE.index(search.choose().point)] <= slo_s)
+    assert np.median(trials) < 13
+    assert all(kept)
+
+
 FINE = Space([Knob("gpu_hz", tuple(np.arange(0.855e9, 1.411e9, 15e6).tolist()))])
 
 
