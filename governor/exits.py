@@ -89,9 +89,17 @@ def interrupts_later() -> Generator[None]:
             signal.raise_signal(number)
 
 
+class Ended(SystemExit):
+    """SIGTERM came. Of its own class, so that no one takes it for the exit of a user's code."""
+
+
 @contextmanager
 def ended_in_order() -> Generator[None]:
-    """SIGTERM ends what runs here as Ctrl-C would: what was started is ended, too."""
+    """SIGTERM ends what runs here as Ctrl-C would: what was started is ended, too.
+
+    Raises:
+        Ended: it came.
+    """
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
@@ -100,7 +108,7 @@ def ended_in_order() -> Generator[None]:
         return
 
     def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        raise Ended(128 + number)
 
     signal.signal(signal.SIGTERM, end)
     try:

@@ -225,7 +225,7 @@ def test_a_level_that_was_rounded_is_reported(
 ) -> None:
     with Lease.open(sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER) as lease:
         lease.set({"gpu_hz": 3e8})
-    assert "gpu_hz: asked for 3e+08, the kernel set 6e+08" in caplog.text
+    assert "GPU: asked for 300 MHz, the kernel set 600 MHz" in caplog.text
 
 
 def test_a_write_that_fails_names_knob_and_file(machine: Path, custody: Custody) -> None:

@@ -496,6 +496,13 @@ def test_a_line_that_was_cut_short_is_measured_again(tmp_path: Path) -> None:
     [
         (["--knob", "fan"], "no such knob"),
         (["--batch", "0"], "--batch must be sizes"),
+        (["--batch", "\u00b2"], "--batch must be sizes"),
+        (["--batch", "1,9999999"], "at most 1,000,000"),
+        (["--repeats", "10000"], "settings, that is more than 1,000,000 measurements"),
+        (["--repeats", "10001"], "--repeats"),
+        (["--seconds", "inf"], "--seconds"),
+        (["--seed", "-1"], "--seed"),
+        (["--knob", "gpu_hz=/\u00b2"], "is not a count"),
         (["--batch", "study"], "yolov8n is not of the study, whose networks are alexnet"),
         (["--ambient", "nan"], "--ambient 'nan' is not in degrees Celsius"),
         (["--on-error", "shrug"], "--on-error must be stop or skip"),
@@ -592,6 +599,21 @@ def test_ctrl_c_ends_it_with_130_and_the_files_whole(tmp_path: Path) -> None:
     (trace,) = read_traces([tmp_path / "s.csv"])
     assert 1 <= len(trace.space) <= 2
     json.loads((tmp_path / "s.json").read_text())
+
+
+def test_sigterm_in_an_inference_ends_it_with_143_and_is_no_failure_of_the_workload(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import os, signal, time\ncount = 0\ndef run():\n    global count\n    count += 1\n"
+        "    if count == 40: os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.05)\n"
+    )
+    done = in_shell(tmp_path, "--workload", "mine:run", "--on-error", "skip", "--seconds", "0.5")
+    assert done.returncode == 143
+    assert done.stderr == ""
+    (trace,) = read_traces([tmp_path / "s.csv"])
+    assert 1 <= len(trace.space) <= 2
+    assert json.loads((tmp_path / "s.json").read_text())["failed"] == []
 
 
 def test_a_full_disk_ends_the_sweep_with_what_it_has(tmp_path: Path) -> None:

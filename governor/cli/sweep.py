@@ -18,7 +18,15 @@ from governor.cli.replay import (
     result_table,
 )
 from governor.errors import GovernorError, InputError
-from governor.units import format_duration, format_energy, format_power, parse_temperature
+from governor.exits import Ended, ended_in_order
+from governor.progress import progress
+from governor.units import (
+    WARMEST_C,
+    format_duration,
+    format_energy,
+    format_power,
+    parse_temperature,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +36,9 @@ if TYPE_CHECKING:
     from governor.sweep.file import SweepFile
     from governor.sweep.schedule import Measurement
     from governor.sweep.sweep import OnError, Rules, Sweep
+
+MOST = 1_000_000
+"""Measurements of a sweep, inferences of a measurement, and items of a batch."""
 
 
 def sweep(
@@ -59,23 +70,33 @@ def sweep(
         int | None,
         typer.Option(metavar="N", help="Only so many settings, spread evenly.", min=1),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Of each setting.")] = 3,
-    inferences: Annotated[int, typer.Option(min=2, help="At least, a measurement.")] = 30,
-    seconds: Annotated[float, typer.Option(min=0.0, help="At least, a measurement.")] = 3.0,
-    warm_up: Annotated[int, typer.Option(min=0, help="Inferences left out before each.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, max=10_000, help="Of each setting.")] = 3,
+    inferences: Annotated[int, typer.Option(min=2, max=MOST, help="At least, a measurement.")] = 30,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, max=86_400.0, help="At least, a measurement.")
+    ] = 3.0,
+    warm_up: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Inferences left out before each.")
+    ] = 3,
     cool_down: Annotated[
         float,
         typer.Option(
-            min=0.0, metavar="DEGREES", help="Each begins no warmer than the first by so much."
+            min=0.0,
+            max=WARMEST_C,
+            metavar="DEGREES",
+            help="Each begins no warmer than the first by so much.",
         ),
     ] = 5.0,
     on_error: Annotated[
         str, typer.Option(metavar="stop|skip", help="When a setting cannot be measured.")
     ] = "stop",
     memory_mib: Annotated[
-        float, typer.Option(min=1.0, help="The workload may grow by so much before it is a leak.")
+        float,
+        typer.Option(
+            min=1.0, max=2.0**30, help="The workload may grow by so much before it is a leak."
+        ),
     ] = 2048.0,
-    seed: Annotated[int, typer.Option(help="Of the order of the settings.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the settings.")] = 0,
     ambient: Annotated[
         str | None,
         typer.Option(metavar="25C", help="Of the air, to be written down: no board knows it."),
@@ -106,6 +127,11 @@ def sweep(
     opened, infer = open_workload(device, workload)
     with _closed_after(opened):
         space = _space(opened, _knobs(knob), sizes, sample, seed)
+        if repeats * (len(space) + 1) > MOST:
+            raise InputError(
+                f"--repeats {repeats}: of {len(space) + 1} settings, that is more than {MOST:,} "
+                "measurements; lower it, or take --sample"
+            )
         rules = Rules(
             inferences=inferences,
             seconds=seconds,
@@ -171,8 +197,8 @@ def _sizes(text: str, workload: str) -> tuple[int, ...]:
             )
         return NETWORKS[workload]
     parts = text.split(",")
-    if any(not part.strip().isdigit() or int(part) < 1 for part in parts):
-        raise InputError(f"--batch must be sizes such as 1,4,16, got {text!r}")
+    if any(not part.strip().isdecimal() or not 1 <= int(part) <= MOST for part in parts):
+        raise InputError(f"--batch must be sizes such as 1,4,16, at most {MOST:,}, got {text!r}")
     return tuple(sorted({int(part) for part in parts}))
 
 
@@ -287,8 +313,17 @@ def run(
     from governor.space import named
     from governor.sweep.sweep import Sweep
 
-    with _progress(len(measurements)) as left:
-        sweep = Sweep(device, measurements, file.keep, rules, on_error=on_error, on_progress=left)
+    total = len(measurements)
+    timed = not device.clock.virtual
+    with ended_in_order(), progress("Measuring", total, still=timed) as tell:
+        sweep = Sweep(
+            device,
+            measurements,
+            file.keep,
+            rules,
+            on_error=on_error,
+            on_progress=lambda left: tell(total - left),
+        )
         try:
             with sweep:
                 _loop(sweep, infer)
@@ -324,26 +359,11 @@ def _attempt(infer: Callable[[int], object], batch_size: int) -> str | None:
     """Run one inference; returns how it failed, if it did."""
     try:
         infer(batch_size)
-    except InputError:
+    except (InputError, Ended):
         raise
     except (Exception, SystemExit) as error:  # the user's own workload: whatever it raises
         return f"the workload failed: {type(error).__name__}: {error}"
     return None
-
-
-@contextmanager
-def _progress(total: int) -> Generator[Callable[[int], None]]:
-    """Tell the time left on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as progress:
-        task = progress.add_task("Measuring", total=total)
-        yield lambda left: progress.update(task, completed=total - left)
 
 
 def _announce(

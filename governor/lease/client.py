@@ -36,6 +36,7 @@ from governor.lease.errors import (
 from governor.lease.journal import default_folder
 from governor.lease.listener import SOCKET
 from governor.lease.protocol import MAX_REPLY_BYTES, checked, encode, parse_reply
+from governor.units import format_knob_name, format_knob_value
 
 CALL_S = 3.0
 """The longest that :meth:`Lease.set` and :meth:`Lease.read` wait for a keeper that lives."""
@@ -129,7 +130,12 @@ class Lease:
         really = self._ask("set", knobs=dict(point))
         for knob, level in point.items():
             if abs(really[knob] - level) > ROUNDING * abs(level):
-                logger.warning("%s: asked for %g, the kernel set %g", knob, level, really[knob])
+                logger.warning(
+                    "%s: asked for %s, the kernel set %s",
+                    format_knob_name(knob),
+                    format_knob_value(knob, level),
+                    format_knob_value(knob, really[knob]),
+                )
         return really
 
     def read(self) -> dict[str, float]:

@@ -77,7 +77,7 @@ def _chosen(name: str, levels: FloatArray, wanted: str) -> FloatArray:
     if text.startswith("/"):
         step = _count(name, text[1:], wanted)
         return np.union1d(levels[::-1][::step], levels[:1])
-    if text.isdigit() and name.endswith(("_hz", "_w")):
+    if text.isdecimal() and name.endswith(("_hz", "_w")):
         if (count := _count(name, text, wanted)) > len(levels):
             raise InputError(
                 f"--knob {name}={wanted}: there are {len(levels)} levels; a single level has a "
@@ -91,7 +91,7 @@ def _chosen(name: str, levels: FloatArray, wanted: str) -> FloatArray:
 
 
 def _count(name: str, text: str, wanted: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise InputError(f"--knob {name}={wanted}: {text!r} is not a count such as 3")
     return int(text)
 
