@@ -246,6 +246,18 @@ def test_the_command_names_the_setting_where_the_board_cannot_be_put_back(
     assert "cannot be put back" in error
 
 
+def test_what_was_skipped_is_named_where_the_board_cannot_be_put_back_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = ToyBoard(write_broken=True)
+    monkeypatch.setattr("toy.ToyBoard.release", _refuse)
+    monkeypatch.setattr("governor.cli.sweep.open_workload", lambda *_: (board, board.infer))
+    words = ["--knob", "gpu_hz=2", "--workload", "app:run", "--on-error", "skip", "--repeats", "1"]
+    assert main(["sweep", *words, "-o", str(tmp_path / "s.csv")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"3 could not be measured, the first: .*besides: toy: cannot be put", line)
+
+
 def _refuse(_board: ToyBoard) -> None:
     raise DeviceError("toy: cannot be put back")
 

@@ -114,7 +114,7 @@ def sweep(
     from governor.sweep.file import describe
     from governor.sweep.provenance import provenance
     from governor.sweep.schedule import schedule
-    from governor.sweep.sweep import Rules
+    from governor.sweep.sweep import Rules, told
 
     if output.suffix != ".csv":
         raise InputError(f"--output {output}: give a file name that ends in .csv")
@@ -151,10 +151,7 @@ def sweep(
         if report is not None:
             _write_report(report, output)
     if failures:
-        raise GovernorError(
-            f"{len(failures)} measurements failed, the first: {failures[0]}; "
-            "run the same command again to try just those"
-        )
+        raise GovernorError(f"{told(failures)}; run the same command again to try just those")
 
 
 @contextmanager
@@ -410,7 +407,8 @@ def _show(console: Console, file: SweepFile, emulated: bool) -> None:
             f"{100 * change:+.1f} %",
             str(trace.space.point(row)),
         )
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     default = file.repeats(None)
     if default:
         mean = means(default)

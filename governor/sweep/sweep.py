@@ -97,6 +97,13 @@ class Failure:
         return f"{named(self.measurement.point)}, repeat {self.measurement.repeat}: {self.problem}"
 
 
+def told(failures: Sequence[Failure]) -> str:
+    """How many there are and the first of them, for people; empty: none."""
+    if len(failures) < 2:
+        return "".join(f"could not be measured: {failure}" for failure in failures)
+    return f"{len(failures)} could not be measured, the first: {failures[0]}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Problem:
     """Why there is no measurement; ``cause``: it is worth another attempt, and counted so."""
@@ -186,9 +193,10 @@ class Sweep:
         try:
             self._end("exit")
         except GovernorError as problem:
-            if not isinstance(error, GovernorError):
+            before = str(error) if isinstance(error, GovernorError) else told(self.failures)
+            if not before:
                 raise
-            raise SweepError(f"{error}; besides: {problem}") from error
+            raise SweepError(f"{before}; besides: {problem}") from error
 
     def _end(self, _reason: str) -> None:
         if self._beat is not None:
