@@ -322,6 +322,44 @@ def test_a_power_sensor_that_stays_frozen_is_said_and_nothing_is_kept_of_it(on_e
     assert board.now_set == board.found
 
 
+@pytest.mark.parametrize("levels", ["1", "2"])
+def test_a_short_sweep_under_a_frozen_power_sensor_keeps_nothing_of_it(levels: str) -> None:
+    board = FreezingBoard()
+    board.frozen_s = (100.2, math.inf)
+    kept: list[Measured] = []
+    plan = schedule(thin(board.space, {"gpu_hz": levels}))
+    with Sweep(board, plan, kept.append, BRIEF, on_error="skip") as sweep:
+        for _ in sweep.turns():
+            board.infer()
+    assert not kept
+    assert {failure.measurement for failure in sweep.failures} == set(plan)
+    assert all("stale" in str(failure) for failure in sweep.failures)
+    assert board.now_set == board.found
+
+
+def test_a_power_sensor_frozen_for_good_costs_patience_once() -> None:
+    board = FreezingBoard()
+    board.frozen_s = (100.2, math.inf)
+    began_s = board.clock.now()
+    _kept, sweep = run(board, on_error="skip")
+    assert len(sweep.failures) == 10
+    assert board.clock.now() - began_s < 2 * Rules().patience_s
+
+
+def test_a_reading_that_stands_still_to_the_end_of_the_sweep_is_kept_where_the_sensor_lives() -> (
+    None
+):
+    board = FreezingBoard()
+    board.step_w = 2.0
+    kept: list[Measured] = []
+    plan = [each for each in schedule(thin(board.space, {"gpu_hz": "1"})) if each.point]
+    with Sweep(board, plan, kept.append, BRIEF) as sweep:
+        for _ in sweep.turns():
+            board.infer()
+    assert [one.measurement for one in kept] == plan
+    assert not sweep.redone
+
+
 def test_a_coarse_power_sensor_is_not_taken_for_a_frozen_one() -> None:
     board = FreezingBoard()
     board.step_w = 0.4

@@ -21,7 +21,7 @@ class Stillness:
     """How long no rail has changed, and at how many settings.
 
     Attributes:
-        changed_s: when a reading differed from the one before; minus infinity: there was none.
+        changed_s: when a reading differed from the one before, or the first was read.
     """
 
     def __init__(self, refresh_s: float) -> None:
@@ -39,7 +39,7 @@ class Stillness:
         before, self._latest = self._latest, sample
         if before is not None and _same(before, sample):
             return False
-        stale = self._is_stale(sample.time_s)
+        stale = before is not None and self._is_stale(sample.time_s)
         self.changed_s = sample.time_s
         self._settings.clear()
         return stale
@@ -55,8 +55,7 @@ class Stillness:
         )
 
     def _is_stale(self, at_s: float) -> bool:
-        still_s = at_s - self.changed_s
-        return self._longest_s < still_s < math.inf and len(self._settings) >= SETTINGS
+        return at_s - self.changed_s > self._longest_s and len(self._settings) >= SETTINGS
 
 
 def _same(one: Sample, other: Sample) -> bool:

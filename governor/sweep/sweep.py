@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,8 @@ READING_SHARE = 0.3
 POLL_S = 0.1
 REFRESHES = 4.0
 """A window spans so many refreshes of the power sensor; the first of them is discarded."""
+LIVELY = 8.0
+"""In so many refreshes a power sensor that lives has moved, where the setting is a far one."""
 NAP_S = 0.5
 """Between two looks at the temperature while the board cools down."""
 CLOSE = 0.01
@@ -106,10 +109,16 @@ def told(failures: Sequence[Failure]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """Why there is no measurement; ``cause``: it is worth another attempt, and counted so."""
+    """Why there is no measurement.
+
+    Attributes:
+        cause: it is worth another attempt, and counted so.
+        stale: what is held was measured with a stale power sensor, too.
+    """
 
     text: str
     cause: str = ""
+    stale: bool = False
 
 
 class Sweep:
@@ -220,7 +229,10 @@ class Sweep:
         """
         left = deque((measurement, 1) for measurement in self._measurements)
         self._start_bytes = _resident_bytes()
-        while left:
+        while left or self._held:
+            if not left:
+                left += yield from self._doubt()
+                continue
             self._on_progress(len(left) + len(self._held))
             self.begun, attempt = left.popleft()
             done = yield from self._measure(self.begun)
@@ -234,12 +246,39 @@ class Sweep:
             else:
                 again = f" in each of {attempt} attempts" if attempt > 1 and done.cause else ""
                 self._give_up(self.begun, f"{done.text}{again}")
-            if isinstance(done, _Problem) and done.cause == "stale":
+            if isinstance(done, _Problem) and done.stale:
                 left += self._redo_held()
             self._check_memory(self.begun)
-        self._keep_held()
         self.begun = None
         self._on_progress(0)
+
+    def _doubt(self) -> Generator[int, None, list[tuple[Measurement, int]]]:
+        """Nothing is left to measure, and the power sensor has not moved for what is held.
+
+        Settings far apart tell whether it lives; returns what is to be measured again.
+        """
+        space, nothing = self._device.space, OperatingPoint({})
+        slowest = min((space.point(row) for row in range(len(space))), key=_by_levels)
+        fastest = max((each.point or nothing for each in self._measurements), key=_by_levels)
+        batch_size = self._batch_size_at(self._held[-1][0].measurement.point)
+        for point in (slowest, None, fastest or None):
+            with suppress(DeviceError):
+                self._set(point)
+            until_s = self._clock.now() + LIVELY * self._device.info.sensor_refresh_s
+            while self._clock.now() < until_s:
+                if (yield from self._turn(batch_size)) is None:
+                    self._error = None
+                    return self._redo_held()
+                self._look()
+                if self._stale:
+                    return self._redo_held()
+                if self._stillness.changed_s >= self._told_s:
+                    self._keep_held()
+                    return []
+        return self._redo_held()
+
+    def _batch_size_at(self, point: OperatingPoint | None) -> int:
+        return int((point or {}).get("batch_size", self._batch_size))
 
     def _keep_held(self) -> None:
         while self._held:
@@ -290,9 +329,7 @@ class Sweep:
         self._cool_down()
         if (problem := self._looked_wrong()) is not None:
             return problem
-        batch_size = self._batch_size
-        if point is not None:
-            batch_size = int(point.get("batch_size", batch_size))
+        batch_size = self._batch_size_at(point)
         began_s = self._clock.now()
         window = Window(
             point,
@@ -317,21 +354,21 @@ class Sweep:
                 return problem
             if len(window) < rules.inferences or window.duration_s < least_s:
                 continue
-            waited = self._clock.now() - began_s > max(rules.patience_s, 2.0 * least_s)
+            patience_s = max(rules.patience_s, 2.0 * least_s)
             if stale := self._stillness.problem:
-                if waited:
-                    return _Problem(stale, "stale")
+                if self._clock.now() - self._stillness.changed_s > patience_s:
+                    return _Problem(stale, stale=True)
                 continue
             trial = window.trial(self._meter)
             if trial.energy_se_j < STALE * trial.energy_j:
                 return Measured(measurement=measurement, trial=trial, temperature_c=temperature_c)
-            if waited:
+            if self._clock.now() - began_s > patience_s:
                 return _Problem(f"no fresh power reading for {format_duration(rules.patience_s)}")
 
     def _looked_wrong(self, window: Window | None = None) -> _Problem | None:
         """What the last look says against this measurement, and those that are held."""
         if self._stale:
-            return _Problem("the power sensor was stale", "stale")
+            return _Problem("the power sensor was stale", "stale", stale=True)
         if window is not None and window.throttled and window.point is not None:
             return _Problem("throttled", "throttled")
         if self._foreign:
@@ -407,6 +444,10 @@ class Sweep:
         ):
             self._clock.sleep(NAP_S)
             self._look()
+
+
+def _by_levels(point: OperatingPoint) -> tuple[float, ...]:
+    return tuple(point.values())
 
 
 def _differences(seen: OperatingPoint, asked: OperatingPoint, close: float = 0.0) -> str:
