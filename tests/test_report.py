@@ -27,9 +27,9 @@ from governor.report.beside import beside
 from governor.report.by_hand import recipes
 from governor.report.ceilings import Ceilings, ceilings_of
 from governor.report.document import Report, write_report
-from governor.report.panels import Measured, pareto, thinned
+from governor.report.panels import Measured, curves, pareto, plane, thinned
 from governor.report.sources import of_run, of_sweep
-from governor.report.svg import Axis, axis
+from governor.report.svg import LEFT, RIGHT, WIDTH, Axis, axis
 from governor.roofline.work import Layer, Work
 from governor.space import OperatingPoint
 
@@ -603,6 +603,51 @@ def test_a_broken_repeat_is_named(swept: Path, capsys: pytest.CaptureFixture[str
     error = capsys.readouterr().err
     assert "sweep.repeats.csv, line 2: is no measurement" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("spread", "caption"),
+    [
+        (0.0, "In mJ an item, at CPU 900 MHz."),
+        (0.002, "; 95 % confidence of the mean, by its repeats, at most ±0.2 %, lies within the"),
+        (0.08, "; shaded: 95 % confidence of the mean, by its repeats, at most ±8.0 %."),
+    ],
+)
+def test_the_caption_says_shaded_only_of_a_band_that_can_be_seen(
+    spread: float, caption: str
+) -> None:
+    along = [
+        Measured(
+            point=OperatingPoint({"gpu_hz": n * 1e8, "cpu_hz": 9e8}),
+            latency_s=0.1 / n,
+            energy_j=energy_j,
+            energy_interval_j=spread * energy_j,
+        )
+        for n, energy_j in enumerate((1.4, 1.0, 1.2), 3)
+    ]
+    (drawn,) = curves(along, {"gpu_hz": [3e8, 4e8, 5e8], "cpu_hz": [9e8]}, along[1])
+    assert caption in drawn
+    corners = re.findall(r'class="area chosen" points="([^"]*)"', drawn)[0].split()
+    heights = [float(corner.split(",")[1]) for corner in corners]
+    thickest = max(abs(low - high) for low, high in zip(heights, heights[::-1], strict=True))
+    assert (thickest > 6.0) == ("shaded" in caption), "wider than the line and its spots"
+
+
+@pytest.mark.parametrize(("widest_s", "share"), [(0.15, 0.5), (0.102, 0.07)])
+def test_a_sweep_s_pareto_front_takes_half_the_width_unless_it_is_very_narrow(
+    widest_s: float, share: float
+) -> None:
+    front = [
+        Measured(point=None, latency_s=latency_s, energy_j=energy_j)
+        for latency_s, energy_j in ((0.1, 3.0), (0.5 * (0.1 + widest_s), 2.5), (widest_s, 2.0))
+    ]
+    slow = [Measured(point=None, latency_s=0.1 + n / 500, energy_j=4.0) for n in range(500)]
+    drawn = plane([], [*front, *slow], None, None, None, "")
+    spots = [float(cx) for cx in re.findall(r'class="spot" cx="([0-9.]+)"', drawn)]
+    axis = WIDTH - LEFT - RIGHT
+    assert len(spots) == 3
+    assert (spots[-1] - spots[0]) / axis == pytest.approx(share, rel=0.2)
+    assert (spots[0] - LEFT) / axis < 0.1
 
 
 def test_a_trace_of_others_has_curves_without_bands(swept: Path) -> None:

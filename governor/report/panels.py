@@ -19,6 +19,7 @@ from governor.units import (
     format_energy,
     format_knob_name,
     format_knob_value,
+    format_percent,
     format_power,
 )
 
@@ -30,6 +31,8 @@ BESIDE = 2.0
 MOST_SPOTS = 100
 LEAST_CURVE = 3
 """Levels of a knob, for a curve over it."""
+HIDDEN = 3.0
+"""Half of a band that is not wider lies behind the line and its spots, in user units."""
 MOST_TICKS = 9
 MOST_WINDOWS = 600
 """In a chart over time: more than its width in dots are no gain, and a day has 17,000."""
@@ -332,14 +335,27 @@ def _curve(knob: str, along: Mapping[float, Measured], fixed: Mapping[str, float
         axis(f"energy an item ({unit})", [y for _, y in (*low, *high)], 0.1),
     )
     chart.area(low, high, "chosen")
+    for (x, y), half in zip(middle, halves, strict=True):
+        chart.error(x, y, 0.0, half)
     chart.line(middle, "chosen")
     for (x, y), each in zip(middle, along.values(), strict=True):
         chart.spot(x, y, str(each))
     least = min(along, key=lambda level: along[level].energy_j)
     chart.star(least / per, scale * along[least].energy_j, f"Least: {along[least]}", "least")
     at = f", at {OperatingPoint(fixed)}" if fixed else ""
-    band = "; shaded: 95 % confidence of the mean, by its repeats" if any(halves) else ""
+    band = _band(max(halves), max(half / y for (_, y), half in zip(middle, halves, strict=True)),
+                 chart)  # fmt: skip
     return figure(f"Energy over {name}", f"In {unit} an item{at}{band}.", chart.draw())
+
+
+def _band(half: float, share: float, chart: Chart) -> str:
+    """What a caption says of a confidence band, the widest half of which is so large."""
+    if not half:
+        return ""
+    what = f"95 % confidence of the mean, by its repeats, at most ±{format_percent(share)}"
+    if chart.height_of(half) < HIDDEN:
+        return f"; {what}, lies within the line"
+    return f"; shaded: {what}"
 
 
 # Over time --------------------------------------------------------------------------------

@@ -122,6 +122,10 @@ class Chart:
         down = 1.0 - min(max(self.y.share(y), -2.0), 3.0)
         return round(right, 1), round(TOP + down * (self._height - TOP - BOTTOM), 1)
 
+    def height_of(self, dy: float) -> float:
+        """How high so much of y is drawn, in user units, where the axis is no logarithmic one."""
+        return dy / (self.y.high - self.y.low) * (self._height - TOP - BOTTOM)
+
     def band(self, low: float, high: float, style: str, tip: str = "") -> None:
         """Between two values of x, over the whole height, behind everything."""
         (left, top), (right, bottom) = self.at(low, self.y.high), self.at(high, self.y.low)
