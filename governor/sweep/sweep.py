@@ -278,7 +278,7 @@ class Sweep:
         return self._redo_held()
 
     def _batch_size_at(self, point: OperatingPoint | None) -> int:
-        return int((point or {}).get("batch_size", self._batch_size))
+        return int((point or OperatingPoint({})).get("batch_size", self._batch_size))
 
     def _keep_held(self) -> None:
         while self._held:
