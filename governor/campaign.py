@@ -43,7 +43,7 @@ class Campaign:
         """``fastest``: where that is not the highest setting of ``space``."""
         self.fastest = fastest or space.point(space.fastest)
         refuge = space.point(space.slowest) if objective.capped else self.fastest
-        self.known = Known(refuge, objective=objective)
+        self.known = Known(refuge, objective=objective, sure=space.has_top)
         self.over = False
         self._space = space
         self._policy_for = policy_for

@@ -583,7 +583,8 @@ class Controller:
         self.seen.again(now_s)
         if self.slo_feasible:
             return self._decide(now_s, "hold", because, trial)
-        what = "the fastest point" if trial.point == self._campaign.fastest else named(trial.point)
+        fastest = trial.point == self._campaign.fastest and self._envelope.space.has_top
+        what = "the fastest point" if fastest else named(trial.point)
         because += f"; nothing keeps {self._bounds_named}: holding {what}"
         return self._decide(now_s, "infeasible", because, trial)
 
@@ -695,12 +696,12 @@ class Controller:
 
     def _still_violating(self, now_s: float, trial: Trial) -> Decision:
         known = self._campaign.known
-        if self.objective.capped:
-            known.add(trial)  # it may be the cap that is not kept here
+        if not known.refuge_sure:
+            known.add(trial)  # another may be better, or it is the cap that is not kept here
         point = known.last_resort()
         if trial.point == point:
             self.slo_feasible = False
-            which = "safest" if self.objective.capped else "fastest"
+            which = "fastest" if known.refuge_sure else "safest"
             return self._hold(now_s, trial, f"even the {which} point: {figures(trial)}")
         known.reject(trial.point)
         reason = f"{trial.point} is not safe either; falling back to {point}"

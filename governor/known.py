@@ -21,13 +21,21 @@ class Known:
     Attributes:
         refuge: the point to go to when nothing else is known: the fastest, or under a power cap
             that of least power.
+        refuge_sure: whether nothing tried can be better; not under a power cap, nor where the
+            fastest is only a guess.
         slo_s: the bound in seconds.
     """
 
     def __init__(
-        self, refuge: OperatingPoint, slo_s: float = math.inf, objective: Objective = ENERGY
+        self,
+        refuge: OperatingPoint,
+        slo_s: float = math.inf,
+        objective: Objective = ENERGY,
+        sure: bool = True,
     ) -> None:
+        """``sure``: whether the refuge, without a power cap, is known to be the fastest."""
         self.refuge = refuge
+        self.refuge_sure = sure and not objective.capped
         self.slo_s = slo_s
         self._objective = objective
         self._trials: list[Trial] = []
@@ -70,9 +78,8 @@ class Known:
         ]
 
     def _within_cap(self) -> list[Trial]:
-        """Of a power cap and an SLO that are not kept together, the cap is the harder one."""
-        if not self._objective.capped:
-            return []
+        """Of a power cap and an SLO that are not kept together, the cap is the harder one; all
+        points tried, where there is no cap."""
         latest = {trial.point: trial for trial in self._trials}
         return [one for one in latest.values() if self._objective.p_keeps_cap(one) >= WANTED]
 
@@ -99,6 +106,8 @@ class Known:
 
     def last_resort(self) -> OperatingPoint:
         """Where to go when no point is safe."""
+        if self.refuge_sure:
+            return self.refuge
         return self._farthest(self._within_cap()) or self.refuge
 
     def _farthest(self, trials: list[Trial]) -> OperatingPoint | None:

@@ -16,7 +16,8 @@ from governor.trial import Trial
 from policies.policy import PolicyFactory, Proposal
 
 HOPELESS = 0.05
-"""Under this probability of keeping the SLO at the fastest point, nothing keeps it."""
+"""Under this probability of keeping the SLO at the fastest point, nothing keeps it; where which
+that is is a guess, the policy looks for another first."""
 
 
 class Searches:
@@ -28,7 +29,7 @@ class Searches:
         trials: all that was told to a policy, in order.
         outcomes: windows of a search: ``kept``, ``violated``, or why they were dropped.
         carried: trials of this workload that the next search begins with.
-        hopeful: whether the fastest point left a chance that any keeps the bounds.
+        hopeful: whether the first trial left a chance that any point keeps the bounds.
         settled: the window that what is held was chosen by; None: nothing was, of this search.
     """
 
@@ -61,8 +62,8 @@ class Searches:
 
     @property
     def refuge_known(self) -> bool:
-        """Whether some point keeps the SLO: under a power cap one must be found first."""
-        return not self.objective.capped or self.campaign.known.best() is not None
+        """Whether there is a point to go back to: one that keeps the bounds, or the fastest."""
+        return self.campaign.known.refuge_sure or self.campaign.known.best() is not None
 
     # Beginning ---------------------------------------------------------------------------
 
@@ -96,9 +97,8 @@ class Searches:
         self.campaign.record(anchor)
         if known:
             self.campaign.recall(known, TRIALS_FOR_ANOTHER_BOUND)
-        self.hopeful = p_keeps(anchor, self._seen.slo_s) >= HOPELESS or (
-            self._envelope.capped and self.campaign.known.best() is not None
-        )
+        sure = self._envelope.space.has_top
+        self.hopeful = not sure or p_keeps(anchor, self._seen.slo_s) >= HOPELESS
 
     def _new_campaign(self) -> Campaign:
         return Campaign(
@@ -151,8 +151,11 @@ class Searches:
         return past if past and past.chosen.point in self._envelope.space else None
 
     def recall(self, past: PastPhase) -> Proposal | None:
-        """What was held in a phase that has come back; None: under bounds unlike the present."""
+        """What was held in a phase that has come back; None: under bounds unlike the present, or
+        for want of better where more may be allowed now."""
         if not past.bound_by(self._seen.slo_s, self.objective):
+            return None
+        if not (self._envelope.space.has_top or self.campaign.known.keeps(past.chosen)):
             return None
         self._recalled = past
         reason = "held in an earlier phase with these figures"

@@ -193,6 +193,12 @@ class Space:
         return int(best[0])
 
     @cached_property
+    def has_top(self) -> bool:
+        """Whether :attr:`fastest` has every clock at its highest: else it is a mere guess."""
+        clocks = [column for column, name in enumerate(self.names) if name != "batch_size"]
+        return bool((self.normalised[self.fastest, clocks] == 1.0).all())
+
+    @cached_property
     def slowest(self) -> int:
         """The row of the smallest product of normalised knobs, batch size and all."""
         return int(np.argmin(np.log(self.normalised).sum(axis=1)))

@@ -47,6 +47,8 @@ _HOLD_SAFE = 0.75
 _HOLD_SAFE_CAPPED = 0.85
 """The same under a power cap: there the best points crowd at the bound, and the one that looks
 best of several is likelier to be past it."""
+_HOPELESS = 0.05
+"""Nothing tried keeps the SLO, and nothing else will, if all do with less probability."""
 _FAIR = 0.5
 """Under a power cap a new point that keeps the bounds with this probability is worth a trial."""
 _LEAST_GAIN = 0.02
@@ -126,9 +128,11 @@ class BayesianPolicy:
         hold, capped = self._hold(outlook), self.problem.objective.capped
         if capped and (row := self._one_knob_alone(outlook, tried, hold)) is not None:
             return self._proposal(outlook, row, math.inf, "one knob alone, for the power cap")
-        if capped and safe[hold] < 0.5:
-            row = self._under_the_cap(outlook, tried)
-            return self._proposal(outlook, row, math.inf, "to come under the power cap")
+        if safe[hold] < 0.5 and (capped or not self.problem.space.has_top):
+            row = self._within_bounds(outlook, tried)
+            reason = "to come under the power cap" if capped else "to come within the SLO"
+            hopeless = safe[row] < _HOPELESS and not capped
+            return None if hopeless else self._proposal(outlook, row, math.inf, reason)
         best = float(outlook.cost[hold])
         gain = safe * expected_improvement(outlook.cost, outlook.sd[-1], best)
         allowed = ~tried & (1 - safe <= self._risk_allowed(safe))
@@ -213,10 +217,11 @@ class BayesianPolicy:
         rows = np.flatnonzero(alone & fair)
         return int(rows[np.argmin(outlook.cost[rows])]) if len(rows) else None
 
-    def _under_the_cap(self, outlook: Outlook, tried: BoolArray) -> int:
+    def _within_bounds(self, outlook: Outlook, tried: BoolArray) -> int:
         """The best that is as good as sure to keep the bounds; the surest, where none is.
 
-        A search begins at the fastest setting, whatever power that takes.
+        A search begins at the fastest setting, whatever power that takes; where none has every
+        clock at its highest, at a guess of the fastest.
         """
         sure = np.flatnonzero(~tried & (1 - outlook.safe <= _PROFILE_RISK))
         if not len(sure):

@@ -101,7 +101,8 @@ class NotReady(Exception):  # noqa: N818 - no error: an answer that is still on 
 
 
 class Policy(Protocol):
-    """Asked and told. The first trial told is always the all-max corner's.
+    """Asked and told. The first trial told is always the all-max corner's, or that of a guess of
+    the fastest, where the space has no such corner: see :attr:`Space.has_top`.
 
     ``ask`` and ``choose`` may raise :class:`NotReady`.
     """

@@ -345,6 +345,24 @@ def test_the_demo_takes_a_room_and_a_limit(tmp_path, capsys) -> None:
     capsys.readouterr()
 
 
+def test_below_a_limit_the_slo_is_kept_where_the_first_guess_of_the_fastest_misses_it(
+    tmp_path, capsys
+) -> None:
+    path = tmp_path / "demo.json"
+    told = ["--board", "tx2", "--workload", "vgg19", "--latency-slo", "220ms"]
+    hot = ["--ambient", "45C", "--thermal-limit", "80C", "--json", str(path)]
+    assert main(["demo", *told, *hot]) == 0
+    outcome = json.loads(path.read_text())
+    assert outcome["trials"][0]["slo_missed"]
+    assert outcome["slo_feasible"]
+    assert outcome["slo_kept"]
+    assert sum(trial["slo_missed"] for trial in outcome["trials"]) <= 3
+    assert outcome["all_max"] is None  # that would be too hot to try
+    shown = capsys.readouterr().out
+    assert "all-max" not in shown
+    assert "first setting tried" in shown
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from toy import ToyBoard, ToyPolicy
 
@@ -14,20 +15,23 @@ from governor.pace import Pace
 from governor.searches import Searches
 from governor.setting import Setting
 from governor.slo import LatencySLO
-from governor.space import OperatingPoint
+from governor.space import OperatingPoint, Space
 from governor.trial import MAIN, StreamLatency, Trial
 
 BOARD = ToyBoard()
 FASTEST = BOARD.space.point(BOARD.space.fastest)
 SLOW = OperatingPoint({"gpu_hz": 700e6, "cpu_hz": 1500e6})
+_TOP = BOARD.space.index(FASTEST)
+TOPLESS = Space.of_settings(BOARD.space.names, np.delete(BOARD.space.settings, _TOP, axis=0))
+"""All but the fastest: which is the fastest of these is a guess."""
 
 
 class Rig:
     """Searches under a bound, and the settings that are allowed."""
 
-    def __init__(self, slo: str = "40ms") -> None:
+    def __init__(self, slo: str = "40ms", space: Space = BOARD.space) -> None:
         self.seen = Observer(LatencySLO.parse(slo), BOARD.info, Pace(), Setting(BOARD.space))
-        self.envelope = Envelope(BOARD.space, Heat())
+        self.envelope = Envelope(space, Heat())
         self.searches = Searches(self.envelope, self.seen, ToyPolicy, 12, 0)
 
     def settle(self, anchor: Trial, held: Trial) -> None:
@@ -72,6 +76,28 @@ def test_there_is_no_hope_where_the_fastest_point_is_far_too_slow():
     rig = Rig("5ms")
     rig.searches.anew(measured(FASTEST))
     assert not rig.searches.hopeful
+
+
+def test_what_only_may_be_the_fastest_point_leaves_hope_however_slow_it_is():
+    rig = Rig("5ms", TOPLESS)
+    rig.searches.anew(measured(SLOW))
+    assert rig.searches.hopeful
+    assert not rig.searches.refuge_known
+    better = TOPLESS.point(TOPLESS.fastest)
+    rig.searches.record(measured(better))
+    known = rig.searches.campaign.known
+    assert known.safest_point() == known.best_point() == better
+
+
+def test_a_phase_that_nothing_kept_is_searched_again_where_another_point_may_keep_it():
+    rig = Rig("5ms", TOPLESS)
+    anchor = measured(TOPLESS.point(TOPLESS.fastest))
+    rig.settle(anchor, measured(SLOW))
+    rig.searches.renew()
+    _, past = rig.searches.anew(anchor)
+    assert past is not None
+    assert rig.searches.recall(past) is None
+    assert len(rig.searches.campaign.known.trials) == 2  # what it taught is known
 
 
 def test_trials_are_counted_by_whether_they_kept_the_bounds():

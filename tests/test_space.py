@@ -38,6 +38,7 @@ def test_every_setting_is_found_again_by_its_point(drawn: list[Knob]) -> None:
 def test_nothing_is_faster_than_the_all_max_corner(drawn: list[Knob]) -> None:
     space = Space(drawn)
     corner = space.point(space.fastest)
+    assert space.has_top
     for knob in drawn:
         assert corner[knob.name] == (min if knob.name == "batch_size" else max)(knob.levels)
 
@@ -45,6 +46,7 @@ def test_nothing_is_faster_than_the_all_max_corner(drawn: list[Knob]) -> None:
 def test_with_holes_the_corner_is_the_largest_product_of_normalised_knobs() -> None:
     space = Space.of_settings(["cpu_hz", "gpu_hz"], np.array([[2e9, 0.3e9], [1e9, 0.9e9]]))
     assert space.point(space.fastest) == OperatingPoint({"cpu_hz": 1e9, "gpu_hz": 0.9e9})
+    assert not space.has_top
 
 
 def test_a_point_that_lacks_a_knob_or_has_another_level_is_not_in_the_space() -> None:

@@ -119,7 +119,8 @@ class Outcome:
     """How the demo came out. Every figure is emulated.
 
     Attributes:
-        default, all_max: measured by the governor, on the board's sensors.
+        default, first: measured by the governor, on the board's sensors; ``first`` is the search's
+            first trial, at all-max clocks unless heat forbids them.
         held: what the board spent while the point was held.
         optimum: computed from the emulator's own physics.
         truth: by them, of every setting of ``space``: seconds at the SLO's percentile and joules
@@ -133,7 +134,7 @@ class Outcome:
     """
 
     default: Figures
-    all_max: Figures
+    first: Figures
     held: Figures
     optimum: Figures
     space: Space
@@ -155,6 +156,16 @@ class Outcome:
         held, best = self.held, self.optimum
         energy = (held.energy_j / best.energy_j) ** self.objective.energy
         return energy * (held.latency_s / best.latency_s) ** self.objective.latency - 1.0
+
+    @property
+    def at_all_max(self) -> bool:
+        """Whether the first trial was at all-max clocks."""
+        return self.first.point == self.space.point(self.space.fastest)
+
+    @property
+    def first_named(self) -> str:
+        """The first trial, for people."""
+        return "all-max clocks" if self.at_all_max else "first setting tried"
 
     @property
     def slo_kept(self) -> bool:
@@ -255,7 +266,7 @@ def _write_report(path: Path, record: Path, outcome: Outcome, setup: Setup) -> N
         read_run(record),
         landscape=Landscape(settings=every, what="the emulator's own physics, every setting"),
         others=[
-            ("all-max clocks", setting(outcome.all_max)),
+            (outcome.first_named, setting(outcome.first)),
             ("emulator's optimum", setting(outcome.optimum)),
         ],
         remarks=list(_sentences(outcome, setup))[2:],
@@ -330,7 +341,7 @@ def play(
     true_latency_s, true_energy_j = device.truth()
     return Outcome(
         default=Figures.of(baseline),
-        all_max=Figures.of(trials[0]),
+        first=Figures.of(trials[0]),
         held=Figures(
             point=status.point,
             latency_s=at_percentile_s,
@@ -453,11 +464,11 @@ def show_summary(console: Console, outcome: Outcome, setup: Setup) -> None:
         "power",
         "energy an\ninference",
         "against\ndefault",
-        "against\nall-max",
+        f"against\n{'all-max' if outcome.at_all_max else 'the first'}",
     )
     for name, figures in (
         ("default governors", outcome.default),
-        ("all-max clocks", outcome.all_max),
+        (outcome.first_named, outcome.first),
         ("held by the governor", outcome.held),
         ("emulator's optimum", outcome.optimum),
     ):
@@ -466,7 +477,7 @@ def show_summary(console: Console, outcome: Outcome, setup: Setup) -> None:
             format_duration(figures.latency_s),
             format_power(figures.power_w),
             format_energy(figures.energy_j),
-            *(_change(figures, other) for other in (outcome.default, outcome.all_max)),
+            *(_change(figures, other) for other in (outcome.default, outcome.first)),
             style="bold" if figures is outcome.held else None,
         )
     console.print()
@@ -496,8 +507,10 @@ def _sentences(outcome: Outcome, setup: Setup) -> Iterator[str]:
         )
     if not outcome.feasible and outcome.objective.capped:
         yield "Nothing keeps these bounds: the cap goes first. Loosen --latency-slo or --power-cap."
-    elif not outcome.feasible:
+    elif not outcome.feasible and outcome.at_all_max:
         yield "Nothing keeps this SLO: the fastest setting is held. Loosen --latency-slo."
+    elif not outcome.feasible:
+        yield "Nothing that heat allows keeps this SLO. Loosen --latency-slo or --thermal-limit."
     clock = "real" if setup.realtime else "virtual"
     yield (
         f"Trials: {len(outcome.trials)} in {outcome.search_s:.0f} s of {clock} time, "
@@ -520,7 +533,7 @@ def to_json(outcome: Outcome, setup: Setup) -> dict[str, object]:
         "slo_kept_share": outcome.kept,
         "inferences_in_hold": outcome.inferences,
         "default": _figures_json(outcome.default),
-        "all_max": _figures_json(outcome.all_max),
+        "all_max": _figures_json(outcome.first) if outcome.at_all_max else None,
         "held": _figures_json(outcome.held),
         "optimum": _figures_json(outcome.optimum),
         "trials": [
