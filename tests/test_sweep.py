@@ -723,6 +723,20 @@ def test_room_that_ends_in_the_middle_keeps_every_whole_line_and_it_goes_on(
     assert len(repeats.read_text().splitlines()) == 1 + 12 * 5 + 1
 
 
+def test_a_trace_that_cannot_be_written_fails_the_command_and_is_written_the_next_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, there = tmp_path / "sweep.csv", tmp_path / "sweep.csv.part"
+    there.mkdir()
+    assert main(command(path)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "sweep.csv.part: cannot be written" in line
+    assert "sweep.repeats.csv holds all that was measured" in line
+    there.rmdir()
+    assert main(command(path)) == 0
+    assert len(read_traces([path])[0].space) == 4
+
+
 def test_an_onnx_model_is_a_workload(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="python -m pip install onnx")
     pytest.importorskip("onnxruntime", reason="python -m pip install onnxruntime")

@@ -308,7 +308,7 @@ def run(
             what was measured could not be written.
     """
     from governor.space import named
-    from governor.sweep.sweep import Sweep
+    from governor.sweep.sweep import Sweep, told
 
     total = len(measurements)
     timed = not device.clock.virtual
@@ -325,25 +325,36 @@ def run(
             with sweep:
                 _loop(sweep, infer)
         except OSError as error:
+            _finish(file, sweep)
             where = named(sweep.begun.point) if sweep.begun else "the end"
             raise GovernorError(
                 f"{file.repeats_path}: cannot be written at {where} ({error.strerror}); what was "
                 "measured before is kept, run the same command again to go on"
             ) from error
-        finally:
+        except BaseException:
             _finish(file, sweep)
+            raise
+    try:
+        file.finish(sweep.failures)
+    except OSError as error:
+        both = filter(None, (told(sweep.failures), _unwritten(file, error)))
+        raise GovernorError("; besides: ".join(both)) from error
     return sweep.failures
 
 
 def _finish(file: SweepFile, sweep: Sweep) -> None:
+    """Nothing here may hide what ended the sweep."""
     try:
         file.finish(sweep.failures)
     except OSError as error:
-        typer.echo(
-            f"{error.filename or file.path}: cannot be written ({error.strerror}); "
-            f"{file.repeats_path} holds all that was measured",
-            err=True,
-        )
+        typer.echo(_unwritten(file, error), err=True)
+
+
+def _unwritten(file: SweepFile, error: OSError) -> str:
+    return (
+        f"{error.filename or file.path}: cannot be written ({error.strerror}); "
+        f"{file.repeats_path} holds all that was measured, run the same command again for the rest"
+    )
 
 
 def _loop(sweep: Sweep, infer: Callable[[int], object]) -> None:
