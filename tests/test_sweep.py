@@ -151,6 +151,21 @@ def test_a_throttled_setting_is_measured_again_and_given_up_in_the_end() -> None
     assert sweep.redone["throttled"] == 8
 
 
+def test_the_command_says_what_was_measured_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = ToyBoard(throttles_above_hz=1.2e9)
+    monkeypatch.setattr(
+        "governor.cli.sweep.open_workload", lambda *_: (board, lambda _size: board.infer())
+    )
+    words = ["--knob", "gpu_hz=2", "--workload", "app:run", "--on-error", "skip", "--repeats", "1"]
+    assert main(["sweep", *words, "-o", str(tmp_path / "s.csv")]) == 1
+    said = capsys.readouterr()
+    assert "Thrown away and measured again: 2 throttled" in said.out
+    assert "could not be measured: " in said.err
+    assert "throttled in each of 3 attempts" in said.err
+
+
 def test_a_setting_that_somebody_else_changes_is_measured_again() -> None:
     board = ToyBoard()
     meddled: list[bool] = []
@@ -238,7 +253,9 @@ def test_the_command_names_the_setting_where_the_board_cannot_be_put_back(
 ) -> None:
     board = ToyBoard(write_broken=True)
     monkeypatch.setattr("toy.ToyBoard.release", _refuse)
-    monkeypatch.setattr("governor.cli.sweep.open_workload", lambda *_: (board, board.infer))
+    monkeypatch.setattr(
+        "governor.cli.sweep.open_workload", lambda *_: (board, lambda _size: board.infer())
+    )
     words = ["--knob", "gpu_hz=1", "--workload", "app:run", "--on-error", "stop"]
     assert main(["sweep", *words, "-o", str(tmp_path / "s.csv")]) == 1
     error = capsys.readouterr().err
@@ -251,7 +268,9 @@ def test_what_was_skipped_is_named_where_the_board_cannot_be_put_back_in_the_end
 ) -> None:
     board = ToyBoard(write_broken=True)
     monkeypatch.setattr("toy.ToyBoard.release", _refuse)
-    monkeypatch.setattr("governor.cli.sweep.open_workload", lambda *_: (board, board.infer))
+    monkeypatch.setattr(
+        "governor.cli.sweep.open_workload", lambda *_: (board, lambda _size: board.infer())
+    )
     words = ["--knob", "gpu_hz=2", "--workload", "app:run", "--on-error", "skip", "--repeats", "1"]
     assert main(["sweep", *words, "-o", str(tmp_path / "s.csv")]) == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -146,12 +146,12 @@ def sweep(
         measurements = schedule(space, repeats, seed)
         console = result_console()
         _announce(console, opened, name, file, measurements)
-        failures = run(opened, file.remaining(measurements), infer, file, rules, on_error)
-        _show(console, file, opened.info.emulated)
+        swept = run(opened, file.remaining(measurements), infer, file, rules, on_error)
+        _show(console, file, opened.info.emulated, swept.redone)
         if report is not None:
             _write_report(report, output)
-    if failures:
-        raise GovernorError(f"{told(failures)}; run the same command again to try just those")
+    if swept.failures:
+        raise GovernorError(f"{told(swept.failures)}; run the same command again to try just those")
 
 
 @contextmanager
@@ -300,7 +300,7 @@ def run(
     file: SweepFile,
     rules: Rules,
     on_error: OnError,
-) -> list[Any]:
+) -> Sweep:
     """Measure what is left, and write the trace of all that is there, however this ends.
 
     Raises:
@@ -339,7 +339,7 @@ def run(
     except OSError as error:
         both = filter(None, (told(sweep.failures), _unwritten(file, error)))
         raise GovernorError("; besides: ".join(both)) from error
-    return sweep.failures
+    return sweep
 
 
 def _finish(file: SweepFile, sweep: Sweep) -> None:
@@ -390,7 +390,7 @@ def _announce(
     )
 
 
-def _show(console: Console, file: SweepFile, emulated: bool) -> None:
+def _show(console: Console, file: SweepFile, emulated: bool, redone: Mapping[str, int]) -> None:
     """The setting of least energy an item, all-max and the defaults, for each batch size."""
     from governor.sweep.file import means
 
@@ -428,6 +428,9 @@ def _show(console: Console, file: SweepFile, emulated: bool) -> None:
             f"{format_power(mean['power_w'])}, {format_energy(mean['energy_j'])} an item",
             markup=False,
         )
+    if redone:
+        causes = ", ".join(f"{count} {cause}" for cause, count in redone.items())
+        console.print(f"Thrown away and measured again: {causes}", markup=False)
     console.print(
         f"{file.path}: {sum(len(trace.space) for trace in file.traces())} settings; "
         f"{file.repeats_path}: {len(file.done)} measurements",

@@ -293,7 +293,8 @@ class Sweep:
             for measured, attempt in held
             if attempt < self._rules.attempts
         ]
-        self.redone["stale"] += len(again)
+        if again:
+            self.redone["stale"] += len(again)
         for measured, attempt in held:
             if attempt >= self._rules.attempts:
                 self._give_up(
