@@ -209,7 +209,7 @@ def test_a_governor_sets_cores_only_where_they_are_asked_for(root: Path, tmp_pat
 
 
 def test_fewer_cores_draw_less_and_slow_nobody_who_needs_no_more() -> None:
-    board, workload = load_board("xavier-nx"), load_workload("vgg19")
+    board, workload = load_board("xavier-nx"), load_workload("resnet-18")
     every, two, one = (tables(board, workload, 1, cores=cores) for cores in (6, 2, 1))
     assert (two.idle_w.sum(-1) < every.idle_w.sum(-1)).all()
     assert (two.busy_w.sum(-1) < every.busy_w.sum(-1)).all()
