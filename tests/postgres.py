@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -69,8 +70,15 @@ class PostgresServer:
         return True
 
     def kill(self) -> None:
-        """Without any goodbye."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        """Without any goodbye.
+
+        Its processes lead groups of their own, and one that outlives it may answer once more.
+        """
+        server = self._process.pid
+        others = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        for process in (server, *map(int, others)):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self._process.wait()
 
     def stop(self) -> None:
