@@ -82,7 +82,7 @@ def device_of(device: str | Device, required: bool) -> Device | None:
     except NoDeviceError as error:
         if required:
             raise
-        logger.warning("%s; measuring only", error)
+        logger.warning("%s; measuring only", error.looked_for)
         return None
 
 

@@ -115,7 +115,9 @@ class Campaign:
         except PolicyError as error:
             return Proposal(point=self.known.best_point(), reason=str(error))
         if not choice.feasible or self.known.rejected(choice.point):
-            reason = "the best that was measured to keep the SLO"
+            reason = "nothing measured keeps the SLO"
+            if self.known.best() is not None:
+                reason = "the best that was measured to keep the SLO"
             return Proposal(point=self.known.best_point(), reason=reason)
         return Proposal(
             point=choice.point,

@@ -74,15 +74,22 @@ class DeviceError(GovernorError):
 class NoDeviceError(DeviceError):
     """No backend found anything to govern here.
 
-    ``refusals`` maps each backend that was tried to the reason it gave.
+    Attributes:
+        refusals: the reason that each backend gave, by its name.
+        looked_for: that there is nothing, and these reasons; as text.
+        on_command_line: the same, and what to do where the command line is what can be changed.
     """
 
     def __init__(self, refusals: Mapping[str, str]) -> None:
         self.refusals = dict(refusals)
         tried = "; ".join(f"{backend}: {reason}" for backend, reason in self.refusals.items())
+        self.looked_for = f"nothing to govern on this machine ({tried})"
+        self.on_command_line = (
+            f"{self.looked_for}. Use --device emulated:agx-orin to try it on an emulated board; "
+            "governor doctor says what a real one lacks"
+        )
         super().__init__(
-            f"nothing to govern on this machine ({tried}). "
-            "Use device='emulated:agx-orin' to try it on an emulated board, "
+            f"{self.looked_for}. Use device='emulated:agx-orin' to try it on an emulated board, "
             "or required=False to measure without governing"
         )
 

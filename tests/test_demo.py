@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from governor.cli.main import main
+from governor.devices.emulated import EmulatedBoard
 from governor.records.reader import read_run
+from governor.space import OperatingPoint
 
 QUICK = ("--policy", "coordinate")
 COMMAND = [sys.executable, "-c", "from governor.cli.main import main; raise SystemExit(main())"]
@@ -38,6 +40,22 @@ def test_what_is_held_costs_no_less_than_the_emulators_own_optimum(tmp_path: Pat
     outcome = demo(tmp_path)
     assert outcome["held"]["energy_j"] > 0.98 * outcome["optimum"]["energy_j"]
     assert outcome["optimum"]["latency_s"] <= outcome["slo_s"]
+
+
+def test_the_optimum_keeps_the_thermal_limit_that_the_governor_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hot = ("--board", "xavier-nx", "--ambient", "35C", "--latency-slo", "48ms")
+    free, limited = demo(tmp_path, *hot), demo(tmp_path, *hot, "--thermal-limit", "50C")
+    board = EmulatedBoard("xavier-nx", "yolov8n", ambient_c=35.0)
+    points = [OperatingPoint(outcome["optimum"]["point"]) for outcome in (free, limited)]
+    free_c, limited_c = (
+        board.true_temperature_c()["tj"][board.space.index(point)] for point in points
+    )
+    assert limited_c <= 50.0 < free_c
+    shown = capsys.readouterr().out
+    assert "optimum within limit" in shown
+    assert "nothing measured keeps the SLO" in shown
 
 
 def test_it_says_everywhere_that_it_is_an_emulation(

@@ -230,6 +230,17 @@ def test_the_rails_do_not_exceed_the_total(name: str) -> None:
     assert 0 < sum(power_w.values()) <= total_w * (1 + 1e-9)
 
 
+def test_each_setting_s_temperature_is_where_its_zones_end_up() -> None:
+    board = EmulatedBoard("xavier-nx", ambient_c=30.0, noise=False)
+    point = board.space.point(len(board.space) // 2)
+    board.apply(point)
+    for _ in board.frames(20_000):
+        pass
+    row = board.space.index(point)
+    told = {zone: degrees[row] for zone, degrees in board.true_temperature_c().items()}
+    assert told == pytest.approx(board.sample().temperature_c, abs=0.5)
+
+
 def test_a_hot_room_makes_the_board_throttle_and_a_cool_one_recover() -> None:
     board = EmulatedBoard("agx-orin", "yolov8n-trt")
     board.apply(fastest(board))

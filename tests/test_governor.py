@@ -378,6 +378,7 @@ def test_an_app_that_does_not_require_it_runs_ungoverned_and_is_measured(caplog,
     assert status.violations == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "this is no Jetson" in caplog.text
+    assert "required=" not in caplog.text
 
 
 # in real time

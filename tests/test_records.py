@@ -327,6 +327,12 @@ def test_the_trials_of_a_record_can_be_searched_as_a_sweep(
         assert trial.energy_j == sweep.energy_j[row]
 
 
+def test_the_trials_on_an_emulated_board_are_an_emulated_sweep(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    assert main(["demo", "--policy", "coordinate", "--record", str(path)]) == 0
+    assert read_sweep(path).emulated
+
+
 def test_replay_takes_a_record(
     recorded: tuple[EnergyGovernor, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from analytic_sweep import analytic_sweep
 
 from governor.cli.main import main
-from governor.devices.trace import read_traces, write_trace
+from governor.devices.trace import Sweep, read_traces, write_trace
 
 COMMAND = [sys.executable, "-c", "from governor.cli.main import main; raise SystemExit(main())"]
 MEASURED = Path(
@@ -93,6 +93,24 @@ def test_compare_prints_plots_and_writes(
             (12, 100),
             (25, 100),
         ]
+
+
+@pytest.mark.parametrize("command", ["replay", "compare"])
+def test_a_sweep_of_an_emulated_board_is_not_said_to_be_measured(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trace.csv"
+    nano = analytic_sweep("nano (emulated)")
+    policy = ["--policies" if command == "compare" else "--policy", "random", "--seeds", "1"]
+
+    def heading(*sweeps: Sweep) -> str:
+        write_trace(path, sweeps)
+        assert main([command, str(path), "--latency-slo", "1.3x", *policy]) == 0
+        return capsys.readouterr().out
+
+    assert "emulated sweep" in (shown := heading(nano))
+    assert "measured" not in shown
+    assert "measured and emulated sweeps" in heading(nano, analytic_sweep())
 
 
 def test_the_tables_of_compare_fit_a_terminal_of_80_columns(

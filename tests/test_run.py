@@ -43,6 +43,15 @@ def finish(process: subprocess.Popen, given: str = "") -> tuple[str, str, int]:
     return output, errors, process.returncode
 
 
+def test_without_anything_to_govern_it_says_what_to_write_on_the_command_line() -> None:
+    arguments = ("--latency-slo", "50ms", "--", sys.executable, "-c", "print('ran')")
+    done = subprocess.run([*RUN, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Use --device emulated:agx-orin" in done.stderr
+    assert "device='" not in done.stderr
+
+
 SEES = """
 import os, sys
 print(__name__, sys.argv[1:], sys.path[0] == os.path.dirname(__file__))

@@ -150,7 +150,8 @@ def _open(device: str, kernels: str, seed: int, console: Console) -> _Subject:
         found = open_device(device)
     except NoDeviceError as error:
         bench_only = _Subject(None, bench, "this-computer", emulated=False)
-        console.print(f"times alone, at the present clocks: {error}", highlight=False, markup=False)
+        why = f"times alone, at the present clocks: {error.looked_for}"
+        console.print(why, highlight=False, markup=False)
         return bench_only
     except BaseException:
         bench.close()

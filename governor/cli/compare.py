@@ -24,6 +24,7 @@ from governor.cli.replay import (
     check_trials,
     check_writable,
     infeasible_note,
+    kind_of,
     read_sweeps,
     result_console,
     result_table,
@@ -135,7 +136,7 @@ def compare(
         (
             f"EMULATION of {board}: {', '.join(sweep.workload for sweep in sweeps)}"
             if board
-            else f"replayed on {len(sweeps)} measured sweep{plural}"
+            else f"replayed on {len(sweeps)} {kind_of(sweeps)} sweep{plural}"
         )
         + f", SLO {', '.join(map(str, slos))}, {seeds} seed{'s' * (seeds > 1)}, "
         f"{format_percent(noise)} noise"
@@ -175,17 +176,15 @@ def _sweeps(
 
 def _emulated(board: str, workloads: Sequence[str]) -> tuple[list[Sweep], Defaults]:
     from governor.devices.emulated import EmulatedBoard
-    from governor.devices.trace import Sweep
+    from governor.devices.trace import EMULATED, Sweep
 
     sweeps: list[Sweep] = []
     defaults: Defaults = {}
     for workload in dict.fromkeys(workloads):
         emulated = EmulatedBoard(board, workload)
         latency_s, energy_j = emulated.truth()
-        name = f"emulated {board}"
-        sweeps.append(
-            Sweep(name, workload, 1, emulated.space, latency_s, energy_j, energy_j / latency_s)
-        )
+        power_w, name = energy_j / latency_s, f"{board}{EMULATED}"
+        sweeps.append(Sweep(name, workload, 1, emulated.space, latency_s, energy_j, power_w))
         defaults[str(sweeps[-1])] = emulated.true_default()
         emulated.close()
     return sweeps, defaults

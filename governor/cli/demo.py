@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from governor.cli.replay import (
 from governor.errors import GovernorError
 from governor.objective import ENERGY, Objective
 from governor.slo import LatencySLO
-from governor.space import FloatArray, OperatingPoint, Space
+from governor.space import BoolArray, FloatArray, OperatingPoint, Space
 from governor.trial import Trial
 from governor.units import (
     ThermalLimit,
@@ -80,6 +80,11 @@ class Setup:
     objective: str = "energy"
     power_cap: str | None = None
 
+    @property
+    def optimum_named(self) -> str:
+        """The emulator's best setting, for people: what a limit rules out is none."""
+        return "emulator's optimum" if self.thermal_limit is None else "optimum within limit"
+
 
 @dataclass(slots=True)
 class Held:
@@ -96,7 +101,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """At one setting: seconds at the SLO's percentile, watts, joules an inference."""
+    """At one setting: seconds at the SLO's percentile, watts, joules an item."""
 
     point: OperatingPoint | None
     latency_s: float
@@ -122,9 +127,10 @@ class Outcome:
         default, first: measured by the governor, on the board's sensors; ``first`` is the search's
             first trial, at all-max clocks unless heat forbids them.
         held: what the board spent while the point was held.
-        optimum: computed from the emulator's own physics.
+        optimum: computed from the emulator's own physics, of the settings that keep the thermal
+            limits once warm.
         truth: by them, of every setting of ``space``: seconds at the SLO's percentile and joules
-            an inference, shape ``(n,)``.
+            an item, shape ``(n,)``.
         objective: what was searched for.
         feasible: whether any setting keeps the bounds.
         kept: share of the inferences in hold that kept the bound.
@@ -267,7 +273,7 @@ def _write_report(path: Path, record: Path, outcome: Outcome, setup: Setup) -> N
         landscape=Landscape(settings=every, what="the emulator's own physics, every setting"),
         others=[
             (outcome.first_named, setting(outcome.first)),
-            ("emulator's optimum", setting(outcome.optimum)),
+            (setup.optimum_named, setting(outcome.optimum)),
         ],
         remarks=list(_sentences(outcome, setup))[2:],
         subject=setup.workload,
@@ -348,7 +354,7 @@ def play(
             power_w=held.energy_j / held.time_s,
             energy_j=held.energy_j / len(latency_s),
         ),
-        optimum=_optimum(device, status.slo_s, tail, objective),
+        optimum=_optimum(device, status.slo_s, tail, objective, status.thermal_limits_c),
         space=device.space,
         truth=(tail * true_latency_s, true_energy_j),
         trials=trials,
@@ -387,19 +393,37 @@ def _loop(gov: EnergyGovernor, device: Board, infer: Callable[[], object], speed
     return held
 
 
-def _optimum(device: Board, slo_s: float, tail: float, objective: Objective) -> Figures:
-    """What the emulator's physics call best; ``tail`` is the percentile over the mean."""
+def _optimum(
+    device: Board,
+    slo_s: float,
+    tail: float,
+    objective: Objective,
+    limits_c: Mapping[str, float],
+) -> Figures:
+    """What the emulator's physics call best of what keeps the limits once warm.
+
+    ``tail`` is the percentile over the mean. Where nothing keeps the limits: the coolest.
+    """
     mean_s, energy_j = device.truth()
     power_w = energy_j / mean_s
-    strains = objective.strains(mean_s * tail, power_w, slo_s)
+    cool = _keeping(device.true_temperature_c(), limits_c)
+    strains = np.where(cool, objective.strains(mean_s * tail, power_w, slo_s), np.inf)
     costs = np.where(strains <= 1.0, objective.costs(energy_j, mean_s), np.inf)
-    row = int(np.argmin(costs if np.isfinite(costs).any() else strains))
+    by_rank = [costs, strains, power_w]
+    row = int(np.argmin(next(rank for rank in by_rank if np.isfinite(rank).any())))
     return Figures(
         point=device.space.point(row),
         latency_s=float(mean_s[row]) * tail,
         power_w=float(power_w[row]),
         energy_j=float(energy_j[row]),
     )
+
+
+def _keeping(temperature_c: Mapping[str, FloatArray], limits_c: Mapping[str, float]) -> BoolArray:
+    """Which settings keep the limits, of a zone or of the hottest; of other zones nobody knows."""
+    by_zone = {"hottest": np.maximum.reduce(list(temperature_c.values())), **temperature_c}
+    keeps = [by_zone[zone] <= limit for zone, limit in limits_c.items() if zone in by_zone]
+    return np.logical_and.reduce(keeps or [by_zone["hottest"] < np.inf])
 
 
 # What is shown ----------------------------------------------------------------------------
@@ -462,7 +486,7 @@ def show_summary(console: Console, outcome: Outcome, setup: Setup) -> None:
         "",
         f"latency\np{100 * outcome.slo.percentile:g}",
         "power",
-        "energy an\ninference",
+        "energy\nan item",
         "against\ndefault",
         f"against\n{'all-max' if outcome.at_all_max else 'the first'}",
     )
@@ -470,7 +494,7 @@ def show_summary(console: Console, outcome: Outcome, setup: Setup) -> None:
         ("default governors", outcome.default),
         (outcome.first_named, outcome.first),
         ("held by the governor", outcome.held),
-        ("emulator's optimum", outcome.optimum),
+        (setup.optimum_named, outcome.optimum),
     ):
         table.add_row(
             name,

@@ -105,9 +105,11 @@ def _compare(board: str | None, calibration: bool, json_file: Path | None) -> No
     _print_summaries(summaries)
     known = {each.anchor.board for each in comparisons}
     assumed = [name for name in ([board] if board else board_names()) if name not in known]
-    if assumed:
-        typer.echo(f"Nothing published to compare with, all assumed: {', '.join(assumed)}")
-    typer.echo(f"Workloads: {', '.join(workload_names())} (-trt: compiled, else PyTorch eager)")
+    said = [f"Nothing published to compare with, all assumed: {', '.join(assumed)}"] * bool(assumed)
+    names = [name for name in workload_names() if not name.endswith("-trt")]
+    said += [f"Workloads: {', '.join(names)}; as in PyTorch, and with -trt behind it compiled"]
+    for text in said:
+        result_console().print(text, highlight=False, markup=False)
     if json_file is not None:
         write_json(json_file, _document(comparisons, summaries))
 

@@ -17,7 +17,7 @@ import typer
 import governor.cli
 from governor import __version__
 from governor.cli import is_given
-from governor.errors import GovernorError, InputError, problem_of
+from governor.errors import GovernorError, InputError, NoDeviceError, problem_of
 
 # The root of typer's usage errors. By its version, typer uses the installed click or a copy
 # of its own, so the class is taken from what typer itself exports.
@@ -146,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{_sentence(error)} See: {where} --help", 2)
     except InputError as error:
         return _fail(str(error), 2)
+    except NoDeviceError as error:
+        return _fail(error.on_command_line, 1)
     except GovernorError as error:
         return _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):

@@ -217,7 +217,7 @@ def replay(
         _write_report(report, runs, sweeps)
     _print(
         runs,
-        f"{policy}, {trials} trials, replayed on measured sweeps "
+        f"{policy}, {trials} trials, replayed on {kind_of(sweeps)} sweeps "
         f"with {format_percent(noise)} noise",
         aim,
     )
@@ -293,6 +293,14 @@ def select(
     if not selected:
         raise InputError("no sweep has both that --workload and that --device; drop one of them")
     return selected
+
+
+def kind_of(sweeps: Sequence[Sweep]) -> str:
+    """Whether they are measured or emulated, or both."""
+    emulated = [sweep.emulated for sweep in sweeps]
+    if all(emulated):
+        return "emulated"
+    return "measured and emulated" if any(emulated) else "measured"
 
 
 def check_trials(trials: int, sweeps: Sequence[Sweep]) -> None:

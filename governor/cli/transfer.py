@@ -22,6 +22,7 @@ from governor.cli.replay import (
     Workloads,
     check_trials,
     check_writable,
+    kind_of,
     read_sweeps,
     result_console,
     run_with_progress,
@@ -77,13 +78,13 @@ def transfer(
     check_writable(json_file, inputs=traces or ())
     if traces:
         refuse(context, ["emulated"], "is for sweeps without traces; give one or the other")
-    what = "measured" if traces else "emulated"
     names = [name.strip() for name in emulated.split(",") if name.strip()]
     sweeps = read_sweeps(traces) if traces else [emulated_sweep(name) for name in names]
     sweeps = select(sweeps, workload, device)
     if len(sweeps) < 2:
         raise InputError("one sweep has nobody to learn from; give two or more")
     check_trials(trials, sweeps)
+    what = kind_of(sweeps) if traces else "emulated"
     cold = {
         (str(sweep), slo, seed): Task(sweep, slo, "bayesian", seed, trials, noise, curve=True)
         for sweep, slo, seed in product(sweeps, slos, range(seeds))

@@ -23,8 +23,8 @@ _KNOBS = {
 }
 """Column of each knob: its name here, and base units per unit of the column."""
 
-_EMULATED = " (emulated)"
-"""What ``governor sweep`` puts behind the name of an emulated device."""
+EMULATED = " (emulated)"
+"""Stands behind the name of an emulated device."""
 
 BATCH_SIZE = "batch_size"
 _COLUMNS = ("device", "workload", "batch_size", *_KNOBS, "latency_ms", "power_w", "energy_j")
@@ -58,12 +58,12 @@ class Sweep:
     @property
     def emulated(self) -> bool:
         """Whether the file says of its device that it was emulated."""
-        return self.device.endswith(_EMULATED)
+        return self.device.endswith(EMULATED)
 
     @property
     def board(self) -> str:
         """The device's name, without what says that it was emulated."""
-        return self.device.removesuffix(_EMULATED)
+        return self.device.removesuffix(EMULATED)
 
     @property
     def joint(self) -> bool:

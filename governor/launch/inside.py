@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from governor.errors import GovernorError, InputError
+from governor.errors import GovernorError, InputError, NoDeviceError
 from governor.governor import EnergyGovernor, Status
 from governor.launch import Options
 from governor.logs import LogFormat, log_to_stderr
@@ -37,7 +37,8 @@ def begin(asked: dict[str, Any]) -> None:
         )
         governor.__enter__()
     except GovernorError as error:
-        _say(" ".join(str(error).split()))
+        problem = error.on_command_line if isinstance(error, NoDeviceError) else str(error)
+        _say(" ".join(problem.split()))
         # the interpreter is still starting, and would print an exception of this as its own fault
         os._exit(2 if isinstance(error, InputError) else 1)
     atexit.register(_end, governor, os.getpid())

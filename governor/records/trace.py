@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from governor.devices.trace import Sweep
+from governor.devices.trace import EMULATED, Sweep
 from governor.errors import InputError
 from governor.meter import STALE
 from governor.records.lines import TrialLine
@@ -35,7 +35,7 @@ def read_sweep(path: Path) -> Sweep:
     size = _batch_size(next(iter(measured)))
     trials = list(measured.values())
     return Sweep(
-        run.header.device,
+        run.header.device + (EMULATED if run.header.emulated else ""),
         run.header.workload or run.header.program or path.stem,
         size,
         Space.of_settings(names, settings),

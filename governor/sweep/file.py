@@ -26,8 +26,8 @@ from pydantic import BaseModel
 
 from governor import __version__
 from governor.devices.device import Device
+from governor.devices.trace import EMULATED, write_trace
 from governor.devices.trace import Sweep as Trace
-from governor.devices.trace import write_trace
 from governor.errors import InputError
 from governor.space import OperatingPoint, Space
 from governor.sweep.schedule import Measurement
@@ -260,7 +260,7 @@ class SweepFile:
         points = sorted(points, key=lambda point: [point[name] for name in names])
         figures = [means(groups[point]) for point in points]
         return Trace(
-            str(self._about["device"]) + (" (emulated)" if self._about["emulated"] else ""),
+            str(self._about["device"]) + (EMULATED if self._about["emulated"] else ""),
             str(self._about["workload"]),
             batch_size,
             Space.of_settings(names, np.array([[p[n] for n in names] for p in points])),

@@ -394,6 +394,12 @@ class Emulation:
         energy_j = np.stack([self._energy(table) for table in each], axis=-1)
         return latency_s.ravel(), energy_j.ravel()
 
+    def true_temperature_c(self) -> dict[str, FloatArray]:
+        """Of every setting, in the order of :attr:`space`: °C by zone, once warm; ``(n,)`` each."""
+        latency_s, energy_j = self.truth()
+        cycle_s = np.maximum(latency_s / self._scene.batch_size, self._scene.period_s or 0.0)
+        return self._machine.settled_c(energy_j / cycle_s)
+
     def optimum(self, slo_s: float) -> tuple[OperatingPoint, float, float]:
         """The point of least energy that keeps the bound, its seconds and joules an item.
 

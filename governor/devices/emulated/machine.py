@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from governor.devices.emulated.physics import (
     Tables,
 )
 from governor.devices.emulated.room import Room
+from governor.space import FloatArray
+
+Degrees = TypeVar("Degrees", float, FloatArray)
 
 CPU, GPU, EMC = 0, 1, 2
 KNOBS = ("cpu_hz", "gpu_hz", "emc_hz")
@@ -397,4 +401,14 @@ class Machine:
 
     def temperatures_c(self) -> dict[str, float]:
         """By zone."""
-        return {"cpu": self.board_c + 0.8 * self._die_c, "gpu": self.die_c, "tj": self.die_c}
+        return _zones_c(self.board_c, self._die_c)
+
+    def settled_c(self, power_w: FloatArray) -> dict[str, FloatArray]:
+        """By zone, once warm at so many watts and in the air that there is now."""
+        thermal = self.board.thermal
+        return _zones_c(self.air_c + thermal.sink_c_per_w * power_w, thermal.die_c_per_w * power_w)
+
+
+def _zones_c(board_c: Degrees, die_c: Degrees) -> dict[str, Degrees]:
+    """By zone, with the die so much warmer than the board."""
+    return {"cpu": board_c + 0.8 * die_c, "gpu": board_c + die_c, "tj": board_c + die_c}
