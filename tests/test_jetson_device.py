@@ -56,7 +56,7 @@ def rail_folder(tree: Tree, chip: str) -> str:
 # The power mode ------------------------------------------------------------------------------
 
 
-def test_a_power_mode_that_changes_meanwhile_is_told_once_and_how_to_have_its_limits(
+def test_a_power_mode_that_changes_meanwhile_is_told_once_and_how_to_search_its_levels(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = tree(tmp_path, "orin-nx-r36")
@@ -69,7 +69,7 @@ def test_a_power_mode_that_changes_meanwhile_is_told_once_and_how_to_have_its_li
     device.close()
     (record,) = caplog.records
     assert record.getMessage().startswith("the power mode was changed from 0")
-    assert record.getMessage().endswith("sudo nvpmodel -m 2")
+    assert record.getMessage().endswith("to search its levels, start again")
 
 
 # Power ---------------------------------------------------------------------------------------

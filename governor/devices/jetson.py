@@ -221,15 +221,15 @@ class JetsonDevice:
         return Sample(now_s, power_w, self._temperatures.read(now_s), self._throttling.read(now_s))
 
     def _heed_the_mode(self) -> None:
-        """What is put back are the limits that were found: those of the power mode of then."""
+        """The lease leaves the new mode's limits; the levels are those of the mode of then."""
         before, now = self._mode, present_mode(self._root)
         if now is None or now == before:
             return
         self._mode = now
         logger.warning(
-            "the power mode was changed from %s to %s while the clocks are governed, which puts "
-            "the limits of the former back in the end; then: sudo nvpmodel -m %d",
-            before or "unknown", now, now.id,
+            "the power mode was changed from %s to %s while the clocks are governed: its limits "
+            "hold from now on, and stay in the end; to search its levels, start again",
+            before or "unknown", now,
         )  # fmt: skip
 
     def _check_that_it_moves(self, now_s: float, power_w: Mapping[str, float]) -> None:

@@ -7,10 +7,12 @@ knob and a level, and the keeper looks both up here.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 Snapshot = dict[str, str]
 """A control's files and what they held, as text; only the control that made it reads it."""
+PINNED = "pinned"
+"""The key in a snapshot of what :meth:`Watchful.heed` has noted. Without it, all is put back."""
 
 
 class Control(Protocol):
@@ -56,6 +58,21 @@ class Control(Protocol):
 
         Raises:
             OSError: a file could not be put back; all the others were.
+        """
+        ...
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """A control that tells what others have set since from what the lease has."""
+
+    def heed(self, snapshot: Snapshot, level: float) -> Snapshot:
+        """What to keep before ``level`` is written: what others have set takes the place of
+        what was found, and the level is noted as ours.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: others have set a limit below ``level``.
         """
         ...
 

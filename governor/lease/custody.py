@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from governor.lease.control import Control, Snapshot
+from governor.lease.control import PINNED, Control, Snapshot, Watchful
 from governor.lease.errors import HardwareError, RefusedError, RestoreError
 from governor.lease.find import find_hardware
 from governor.lease.journal import Journal, Record, boot_id, make_folder
@@ -113,7 +113,7 @@ class Custody:
             HardwareError: the kernel refused; knobs before that one are set.
         """
         chosen = self._checked(knobs)
-        self._remember(knobs)
+        self._remember(knobs, chosen)
         for control, level in chosen:
             _write(control, level)
         return {control.name: _read(control) for control, _level in chosen}
@@ -162,7 +162,9 @@ class Custody:
             if control.name in knobs
         ]
 
-    def _remember(self, knobs: Mapping[str, float]) -> None:
+    def _remember(
+        self, knobs: Mapping[str, float], chosen: Sequence[tuple[Control, float]]
+    ) -> None:
         """Journal all that may be written from now on, and that these knobs are."""
         known = self._journalled()
         wanted = [
@@ -173,16 +175,20 @@ class Custody:
         ]
         written = () if self._record is None else self._record.written
         new = sorted(knobs.keys() - set(written or ()))
-        if not wanted and not new:
-            return
         if self._holder is None:
             raise RefusedError("set without the lease: acquire it first")
+        snapshots = {**known, **{each.name: _snapshot(each) for each in wanted}}
+        for control, level in chosen:
+            if BEFORE.get(control.name) not in (*(written or ()), *new):
+                snapshots[control.name] = _heed(control, snapshots[control.name], level)
+        if snapshots == known and not new:
+            return
         record = Record(
             boot_id(),
             str(self._root),
             self._hardware,
             str(self._holder),
-            {**known, **{each.name: _snapshot(each) for each in wanted}},
+            snapshots,
             [*(written or ()), *new],
         )
         try:
@@ -257,7 +263,12 @@ def _owed(record: Record) -> dict[str, Snapshot]:
         return dict(record.snapshots)
     written = set(record.written)
     written |= {later for later, first in BEFORE.items() if first in written}
-    return {knob: each for knob, each in record.snapshots.items() if knob in written}
+    owed = {knob: each for knob, each in record.snapshots.items() if knob in written}
+    for later, first in BEFORE.items():
+        if first in written and later in owed:
+            # Since it was off, its limits may be the kernel's own, and so nobody else's.
+            owed[later] = {key: text for key, text in owed[later].items() if key != PINNED}
+    return owed
 
 
 def _snapshot(control: Control) -> Snapshot:
@@ -265,6 +276,15 @@ def _snapshot(control: Control) -> Snapshot:
         return control.snapshot()
     except FAULTS as error:
         raise HardwareError(f"{control.name} cannot be saved, so nothing is set: {error}") from None
+
+
+def _heed(control: Control, snapshot: Snapshot, level: float) -> Snapshot:
+    if not isinstance(control, Watchful):
+        return snapshot
+    try:
+        return control.heed(snapshot, level)
+    except FAULTS as error:
+        raise HardwareError(f"{control.name} cannot be set to {level:g}: {error}") from None
 
 
 def _write(control: Control, level: float) -> None:

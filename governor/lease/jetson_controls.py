@@ -15,13 +15,14 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import isclose
 from pathlib import Path
 from typing import NamedTuple
 
 from governor.lease import cpu_cores
-from governor.lease.control import Hardware, Snapshot
+from governor.lease.control import PINNED, Hardware, Snapshot
 from governor.lease.jetson_board import Board, identify, strings
 from governor.lease.kernel_files import (
     exists,
@@ -34,11 +35,14 @@ from governor.lease.kernel_files import (
 )
 
 CPUFREQ = "sys/devices/system/cpu/cpufreq"
+FREQUENCIES = "scaling_available_frequencies"
 DEVFREQ = "sys/class/devfreq"
 BPMP = "sys/kernel/debug/bpmp/debug"
 OVERRIDE = "sys/kernel/debug/clk/override.emc"
 BWMGR_T210 = "sys/kernel/debug/tegra_bwmgr"
 CAPS = ("sys/kernel/nvpmodel_emc_cap/emc_iso_cap", "sys/kernel/nvpmodel_clk_cap/emc")
+MODE = "var/lib/nvpmodel/status"
+"""The power mode as ``nvpmodel`` has noted it; it changes with every limit that the mode sets."""
 RAIL_GATES = ("sys/devices/gpu.0/railgate_enable", "sys/devices/platform/gpu.0/railgate_enable")
 
 GPU_NODES = frozenset(
@@ -97,12 +101,69 @@ class Limits(NamedTuple):
         """Both, in Hz."""
         return read_number(self.low) * self.unit_hz, read_number(self.high) * self.unit_hz
 
-    def restore(self, low: str, high: str) -> None:
-        """Put both texts back."""
+    def found(self, snapshot: Snapshot) -> tuple[float, float]:
+        """Both, in Hz, as they were saved."""
+        low, high = (float(_saved(snapshot, path)) * self.unit_hz for path in (self.low, self.high))
+        return low, high
+
+    def restore(self, low: str | None, high: str | None) -> None:
+        """Put both texts back; None: that limit is others', and the other one keeps to it."""
+        if low is None and high is not None:
+            high = max(high, read_text(self.low), key=float)
+        elif low is not None and high is None:
+            low = min(low, read_text(self.high), key=float)
         writes = [(self.high, high), (self.low, low)]
-        if float(high) < read_number(self.high):
+        if high is not None and float(high) < read_number(self.high):
             writes.reverse()
-        _run_all([partial(_put_back, path, text) for path, text in writes])
+        _run_all([partial(_put_back, path, text) for path, text in writes if text is not None])
+
+
+class Ours(NamedTuple):
+    """What a lease has done to a clock since its snapshot, to tell others' settings from its own.
+
+    Attributes:
+        pinned: levels in Hz that it may have set, the latest last; none: all is its own.
+        moved: whether ``nvpmodel`` has set another power mode since, and so every limit.
+    """
+
+    pinned: tuple[float, ...]
+    moved: bool
+
+    @classmethod
+    def by(cls, snapshot: Snapshot, mode: Path | None) -> Ours:
+        """As the snapshot says, and the power mode that is noted in ``mode`` now."""
+        pinned = tuple(map(float, snapshot.get(PINNED, "").split()))
+        saved = snapshot.get(str(mode), "")
+        return cls(pinned, bool(saved) and mode is not None and _mode(mode) not in ("", saved))
+
+    def theirs(self, now: tuple[float, float], found: tuple[float, float]) -> tuple[bool, bool]:
+        """Which of a clock's two limits others have set: it is neither as found nor as set here.
+
+        Equal limits are a pin, and ours also below our level: heat puts a lid on both.
+        """
+        low, high = now
+        pin = _near(low, high) and high <= max(self.pinned, default=high) * (1 + CLOSE)
+        if pin or not self.pinned:
+            return False, False
+        return not _near(low, found[0], *self.pinned), self.foreign(high, found[1])
+
+    def foreign(self, high: float, found: float) -> bool:
+        """The same of an upper limit alone; a new power mode's may be a level that we set, too."""
+        return bool(self.pinned) and not _near(high, found, *(() if self.moved else self.pinned))
+
+    def noted(self, level: float, settled: bool) -> dict[str, str]:
+        """For the snapshot: with ``level`` and, of those before, the last where it was set."""
+        kept = self.pinned[-1:] if settled else self.pinned
+        return {PINNED: " ".join(f"{hz:.0f}" for hz in dict.fromkeys((*kept, level)))}
+
+
+def _near(hz: float, *others: float) -> bool:
+    return any(abs(hz - other) <= CLOSE * other for other in others)
+
+
+def _mode(path: Path) -> str:
+    """The power mode's number, without the fan's mode that some releases note behind it."""
+    return text_if_there(path).partition("fmode")[0].strip()
 
 
 class LimitedClock:
@@ -115,8 +176,18 @@ class LimitedClock:
         files: all that are ever written.
     """
 
-    def __init__(self, name: str, table: Iterable[float], limits: Sequence[Limits]) -> None:
+    def __init__(
+        self,
+        name: str,
+        table: Iterable[float],
+        limits: Sequence[Limits],
+        mode: Path | None = None,
+    ) -> None:
         """
+        Args:
+            mode: where the power mode is noted, which sets the limits, too. None: what others
+                set is not told from our own, as where a kernel that lists no levels rounds them.
+
         Raises:
             OSError: a limit cannot be read.
             NotThere: the limits allow no level of the table.
@@ -125,11 +196,13 @@ class LimitedClock:
         self.files = tuple(path for each in limits for path in (each.low, each.high))
         self._limits = tuple(limits)
         self._table = frozenset(table)
+        self._mode = mode
         self._pinned: float | None = None
+        self._caps: dict[Path, float] = {}
         self.levels = self._allowed()
 
     def _allowed(self) -> tuple[float, ...]:
-        cap = min(each.range()[1] for each in self._limits)
+        cap = min(each.range()[1] for each in self._limits if not each.offline())
         return _up_to(cap, self._table, self._limits[0].high)
 
     def read(self) -> float:
@@ -168,8 +241,35 @@ class LimitedClock:
                 raise
 
     def snapshot(self) -> Snapshot:
-        """Both limits of every policy: the power mode sets a lower one, too."""
-        return _snapshot(self.files)
+        """Both limits of every policy, for the power mode sets a lower one, too; and the mode."""
+        return {**_snapshot(self.files), **_noted(self._mode)}
+
+    def heed(self, snapshot: Snapshot, level: float) -> Snapshot:
+        """What others have set, as a new power mode does, is what is put back from now on.
+
+        Raises:
+            OSError: a limit cannot be read.
+            ValueError: one holds no number, or others have set it below ``level``.
+        """
+        if self._mode is None:
+            return snapshot
+        ours, kept, settled = Ours.by(snapshot, self._mode), dict(snapshot), True
+        for each in self._limits:
+            files, off = (each.low, each.high), each.offline()
+            if off and ours.moved:  # the mode sets them anew when it turns the cores on again
+                kept = {path: text for path, text in kept.items() if Path(path) not in files}
+            if off:
+                settled = False
+                continue
+            settled = settled and all(_near(hz, *ours.pinned[-1:]) for hz in each.range())
+            new = not ours.pinned or str(each.low) not in snapshot
+            theirs = (True, True) if new else ours.theirs(each.range(), each.found(snapshot))
+            kept |= _snapshot(file for file, other in zip(files, theirs, strict=True) if other)
+            if theirs[1] and (ours.pinned or ours.moved):
+                self._caps[each.high] = each.range()[1]
+        for path, cap in self._caps.items():
+            _need(level, cap, path)
+        return {**kept, **_noted(self._mode), **ours.noted(level, settled)}
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put both limits of every policy back, however they are set now.
@@ -177,20 +277,30 @@ class LimitedClock:
         Only those of the snapshot: a cluster may have been offline then, or be offline now.
         """
         self._pinned = None
+        self._caps.clear()
+        ours = Ours.by(snapshot, self._mode)
         held = [each for each in self._limits if str(each.low) in snapshot]
         if not held:
             raise ValueError(f"the snapshot does not hold {self._limits[0].low}")
-        _run_all(
-            [
-                partial(each.restore, _saved(snapshot, each.low), _saved(snapshot, each.high))
-                for each in held
-            ]
-        )
-        unseen = snapshot.keys() - {str(path) for path in self.files}
+        _run_all([partial(self._put_back, each, snapshot, ours) for each in held])
+        unseen = snapshot.keys() - {PINNED, *map(str, (*self.files, self._mode))}
         for path in sorted(unseen):
-            if exists(Path(path)):
+            if exists(Path(path)) and not ours.moved:
                 raise ValueError(f"{path} could not be read when the clocks were looked for")
         self.levels = self._allowed()
+
+    def _put_back(self, limits: Limits, snapshot: Snapshot, ours: Ours) -> None:
+        """Put back what is not others', and what can be: cores that a mode has off need nothing."""
+        if ours.moved and limits.offline():
+            return
+        theirs = (False, False)
+        with suppress(OSError, ValueError):
+            theirs = ours.theirs(limits.range(), limits.found(snapshot))
+        low, high = (
+            None if other else _saved(snapshot, path)
+            for path, other in zip((limits.low, limits.high), theirs, strict=True)
+        )
+        limits.restore(low, high)
 
 
 class LockedClock:
@@ -271,14 +381,19 @@ class CappedClock:
 
     not_pinned: Missing | None = None
 
-    def __init__(self, name: str, table: Iterable[float], cap: Path) -> None:
+    def __init__(self, name: str, table: Iterable[float], cap: Path, mode: Path) -> None:
         """
+        Args:
+            mode: where the power mode is noted, which sets the cap, too.
+
         Raises:
             NotThere: the cap allows no level of the table.
         """
         self.name = name
         self.files = (cap,)
         self._cap = cap
+        self._mode = mode
+        self._top = float("inf")
         self._table = frozenset(table)
         self.levels = self._allowed()
 
@@ -294,12 +409,32 @@ class CappedClock:
         write_text(self._cap, str(round(level)))
 
     def snapshot(self) -> Snapshot:
-        """The cap."""
-        return _snapshot(self.files)
+        """The cap, and the power mode that set it."""
+        return {**_snapshot(self.files), **_noted(self._mode)}
+
+    def heed(self, snapshot: Snapshot, level: float) -> Snapshot:
+        """See :meth:`LimitedClock.heed`."""
+        ours, kept = Ours.by(snapshot, self._mode), dict(snapshot)
+        if self._others(snapshot, ours) or not ours.pinned:
+            kept |= _snapshot(self.files)
+            if ours.pinned or ours.moved:
+                self._top = _cap(self._cap)
+        _need(level, self._top, self._cap)
+        settled = _near(read_number(self._cap), *ours.pinned[-1:])
+        return {**kept, **_noted(self._mode), **ours.noted(level, settled)}
+
+    def _others(self, snapshot: Snapshot, ours: Ours) -> bool:
+        return ours.foreign(read_number(self._cap), float(_saved(snapshot, self._cap)))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Put the cap back."""
-        _put_back(self._cap, _saved(snapshot, self._cap))
+        """Put the cap back, unless others have set it since."""
+        self._top = float("inf")
+        saved = _saved(snapshot, self._cap)
+        others = False
+        with suppress(OSError, ValueError):
+            others = self._others(snapshot, Ours.by(snapshot, self._mode))
+        if not others:
+            _put_back(self._cap, saved)
         self.levels = self._allowed()
 
 
@@ -324,6 +459,20 @@ def _snapshot(files: Iterable[Path]) -> Snapshot:
     for path, text in texts.items():
         number(text, path)
     return {str(path): text for path, text in texts.items()}
+
+
+def _noted(mode: Path | None) -> Snapshot:
+    """The power mode, for a snapshot; nothing where none is noted."""
+    return {} if mode is None or not _mode(mode) else {str(mode): _mode(mode)}
+
+
+def _need(level: float, cap: float, path: Path) -> None:
+    """
+    Raises:
+        ValueError: the level is above a cap that others have set meanwhile.
+    """
+    if level > cap * (1 + CLOSE):
+        raise ValueError(f"others have set {path} to {cap / 1e6:g} MHz meanwhile")
 
 
 def _put_back(path: Path, text: str) -> None:
@@ -450,7 +599,8 @@ def _cpu(root: Path) -> LimitedClock:
         raise NotThere(f"no policy in {folder} can be read")
     tables = [_cpu_table(each.low.parent) for each in limits]
     common = [hz for hz in tables[0] if all(hz in table for table in tables)]
-    return LimitedClock("cpu_hz", common, limits)
+    listed = all(read_numbers(each.low.with_name(FREQUENCIES)) for each in limits)
+    return LimitedClock("cpu_hz", common, limits, root / MODE if listed else None)
 
 
 def _cpu_limits(policy: Path) -> Limits:
@@ -476,7 +626,7 @@ def _online(policy: Path) -> bool:
 
 def _cpu_table(policy: Path) -> tuple[float, ...]:
     """In Hz."""
-    table = read_numbers(policy / "scaling_available_frequencies")
+    table = read_numbers(policy / FREQUENCIES)
     if not table:
         ends = ("cpuinfo_min_freq", "cpuinfo_max_freq")
         table = _steps(*(read_number(policy / end) for end in ends))
@@ -491,7 +641,7 @@ def _gpu(root: Path) -> LimitedClock:
             "wait until the GPU's driver has loaded, which may take half a minute after boot; "
             "then look for it with: sudo dmesg | grep -i -e nvgpu -e nvidia",
         )
-    return _devfreq("gpu_hz", node, read_numbers(node / "available_frequencies"))
+    return _devfreq("gpu_hz", node, read_numbers(node / "available_frequencies"), root / MODE)
 
 
 def gpu_node(root: Path) -> Path | None:
@@ -531,10 +681,11 @@ def wake(root: Path) -> None:
         write_text(gate, before)
 
 
-def _devfreq(name: str, node: Path, table: Sequence[float]) -> LimitedClock:
+def _devfreq(name: str, node: Path, table: Sequence[float], mode: Path) -> LimitedClock:
     limits = Limits(node / "min_freq", node / "max_freq", node / "cur_freq", unit_hz=1.0)
-    low, high = limits.range()
-    return LimitedClock(name, table or _steps(low, high), [limits])
+    if table:
+        return LimitedClock(name, table, [limits], mode)
+    return LimitedClock(name, _steps(*limits.range()), [limits])
 
 
 def _emc(root: Path, board: Board) -> JetsonControl:
@@ -595,7 +746,8 @@ def _emc_by_bwmgr(root: Path, board: Board) -> LimitedClock:
     if not exists(node / "max_freq"):
         raise NotThere(f"{node} does not exist")
     table = read_numbers(node / "available_frequencies") or _bpmp_rates(root, board)
-    return _devfreq("emc_hz", node, [hz for hz in table if hz <= _emc_cap(root) * (1 + CLOSE)])
+    allowed = [hz for hz in table if hz <= _emc_cap(root) * (1 + CLOSE)]
+    return _devfreq("emc_hz", node, allowed, root / MODE)
 
 
 def _emc_by_override(root: Path, board: Board) -> LockedClock:
@@ -618,7 +770,7 @@ def _emc_by_override(root: Path, board: Board) -> LockedClock:
 def _emc_by_cap(root: Path, board: Board) -> CappedClock:
     for cap in (root / each for each in CAPS):
         if exists(cap):
-            return CappedClock("emc_hz", board.emc_hz, cap)
+            return CappedClock("emc_hz", board.emc_hz, cap, root / MODE)
     raise NotThere(f"neither {root / CAPS[0]} nor {root / CAPS[1]} exists")
 
 
