@@ -58,7 +58,8 @@ class Controller:
         seen: the inferences and readings so far.
         heat: the temperatures, and what they allow.
         slo_feasible: whether anything keeps the bounds; None until known.
-        baseline: the trial taken before anything was touched.
+        baseline: the window at the system's own governors: that before anything was touched, or
+            where it did not tell whether they are better, the latest.
         held: the latest window at the point that is held.
         frozen: no inferences arrive.
         governing: whether it may set anything.
@@ -507,9 +508,14 @@ class Controller:
         return self._verify(now_s, self._campaign.choose(), because, trial)
 
     def _verify(
-        self, now_s: float, choice: Proposal, because: str, trial: Trial | None
+        self,
+        now_s: float,
+        choice: Proposal,
+        because: str,
+        trial: Trial | None,
+        longer: bool = False,
     ) -> Decision:
-        self._step = self._in_verification
+        self._step = partial(self._in_verification, longer)
         self.phase = "search"
         self._backoff.drops = 0
         reason = f"{because}; verifying {choice.point}: {choice.reason}"
@@ -536,12 +542,13 @@ class Controller:
             self.seen.streams.restart_budgets()
         return self._try(now_s, proposal, because, None)
 
-    def _in_verification(self, now_s: float) -> Decision | None:
+    def _in_verification(self, longer: bool, now_s: float) -> Decision | None:
         trial = self.seen.violation()
         if trial is None:
             if (dropped := self._drop_if_unusable(now_s)) is not None:
                 return dropped
-            trial = self.seen.verdict(self._campaign.known.best())
+            best = self._campaign.known.best()
+            trial = self.seen.longer_look() if longer else self.seen.verdict(best)
         if trial is None:
             return None
         if cooler := self._leave_if_too_hot(now_s, f"not verified: {figures(trial)}", trial):
@@ -566,9 +573,12 @@ class Controller:
 
     def _settle_for(self, now_s: float, trial: Trial, because: str) -> Decision:
         """Hold the best that was found; a governor must not make things worse than they were."""
+        baseline = self._rival()
+        better = baseline is None or self._campaign.known.weigh(trial, baseline)
+        if better is None:
+            return self._look_at_defaults(now_s, trial, because)
         self._searches.settled = trial
-        baseline = self._better_baseline(trial)
-        if baseline is None:
+        if baseline is None or better:
             return self._hold(now_s, trial, because)
         return self._hold_defaults(now_s, trial, baseline)
 
@@ -588,14 +598,40 @@ class Controller:
         because += f"; nothing keeps {self._bounds_named}: holding {what}"
         return self._decide(now_s, "infeasible", because, trial)
 
-    def _better_baseline(self, trial: Trial) -> Trial | None:
-        """The baseline, where it kept the SLO and ``trial``, the best choice, is no better."""
+    def _rival(self) -> Trial | None:
+        """The baseline, where it is of this workload and the system's own governors allowed."""
         baseline = self.baseline
         if baseline is None or not self._baseline_holds:
             return None
-        if not self._envelope.allows(baseline.power_w):
-            return None
-        return None if self._campaign.known.betters(trial, baseline) else baseline
+        return baseline if self._envelope.allows(baseline.power_w) else None
+
+    def _look_at_defaults(self, now_s: float, trial: Trial, because: str) -> Decision:
+        """Too near the baseline to tell: measure the system's own governors anew, for longer."""
+        self._step = partial(self._looking_at_defaults, trial)
+        self.phase = "search"
+        self._backoff.drops = 0
+        reason = f"{because}; too near the system's own governors: looking at them for longer"
+        return self._set(now_s, "verify", reason, None, trial)
+
+    def _looking_at_defaults(self, rival: Trial, now_s: float) -> Decision | None:
+        """... and then at ``rival``, the choice, for as long."""
+        trial = self.seen.violation()
+        if trial is not None:
+            self._campaign.known.reject(None)
+        else:
+            if (dropped := self._drop_if_unusable(now_s)) is not None:
+                return dropped
+            trial = self.seen.longer_look()
+            if trial is None:
+                return None
+            self.baseline = trial
+        because = f"the system's own governors: {figures(trial)}"
+        choice = Proposal(
+            point=rival.point or self._campaign.fastest,
+            expected_energy_j=rival.energy_j,
+            reason="for longer, against theirs",
+        )
+        return self._verify(now_s, choice, because, trial, longer=True)
 
     def _hold_defaults(self, now_s: float, trial: Trial, baseline: Trial) -> Decision:
         """Hands off, but go on watching."""

@@ -15,7 +15,7 @@ Phase = Literal["baseline", "profile", "search", "hold", "fallback"]
 Kind = Literal[
     "try",  # a point is tried
     "wait",  # at a safe point until the policy answers, or the SLO's budget has recovered
-    "verify",  # the chosen point is measured a second time
+    "verify",  # the chosen point is measured again, or the system's own governors against it
     "hold",  # the chosen point is held
     "infeasible",  # nothing keeps the SLO: the fastest point is held
     "fallback",  # the SLO's budget burns: back to a safe point

@@ -7,12 +7,20 @@ import math
 from governor.objective import ENERGY, Objective
 from governor.space import OperatingPoint
 from governor.trial import Trial
+from policies.policy import STOP_BELOW
 
 WANTED = 0.8
 """The probability of keeping the bounds that a point needs to be called safe, or to be held."""
 LATENCY_TOLERANCE = 0.02
 ENERGY_TOLERANCE = 0.04
 """Relative changes under these are no change: the optimum is flat, and boards warm up."""
+PLAINLY = 2.0
+"""Errors by which a choice is plainly cheaper or dearer than the system's own governors."""
+MOST_LOOKS = 3
+"""Longer looks at a choice and at the system's own governors, in turn, before what is undecided
+is decided by what is more likely."""
+LEAST_ERROR = 0.002
+"""No pair of looks is trusted beyond this share of the cost."""
 
 
 class Known:
@@ -40,6 +48,7 @@ class Known:
         self._objective = objective
         self._trials: list[Trial] = []
         self._rejected: set[OperatingPoint | None] = set()
+        self._gains: dict[OperatingPoint | None, list[tuple[float, float]]] = {}
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -83,13 +92,34 @@ class Known:
         latest = {trial.point: trial for trial in self._trials}
         return [one for one in latest.values() if self._objective.p_keeps_cap(one) >= WANTED]
 
-    def betters(self, trial: Trial, baseline: Trial) -> bool:
-        """Whether the trial is more worth holding than the baseline, the system's own governors."""
+    def weigh(self, trial: Trial, baseline: Trial) -> bool | None:
+        """Take note of two windows, at a choice and, before it, under the system's own governors.
+
+        Returns:
+            whether the choice is more worth holding, by all such pairs so far; None: too close to
+            tell, so that both are worth a longer look.
+        """
         if self.rejected(None) or self.p_keeps(baseline) < WANTED:
             return True
+        if self.p_keeps(trial) < WANTED:
+            return False
+        pairs = self._gains.setdefault(trial.point, [])
+        pairs.append(self._gain(trial, baseline))
+        weights = [error**-2.0 for _, error in pairs]
+        error = sum(weights) ** -0.5
+        gain = sum(weight * one for weight, (one, _) in zip(weights, pairs, strict=True)) * error**2
+        if gain > PLAINLY * error:
+            return True
+        if gain + PLAINLY * error < STOP_BELOW:
+            return False
+        return None if len(pairs) <= MOST_LOOKS else gain > error
+
+    def _gain(self, trial: Trial, baseline: Trial) -> tuple[float, float]:
+        """The share of the baseline's cost that the trial saves, and its standard error."""
         cost, error = self._objective.cost, self._objective.cost_error
-        cheaper = cost(trial) < cost(baseline) - math.hypot(error(trial), error(baseline))
-        return cheaper and self.p_keeps(trial) >= WANTED
+        before = cost(baseline)
+        spread = math.hypot(error(trial), error(baseline)) / before
+        return 1.0 - cost(trial) / before, max(spread, LEAST_ERROR)
 
     def best(self) -> Trial | None:
         """Of the safe trials the one of least cost."""

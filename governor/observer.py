@@ -220,6 +220,10 @@ class Observer:
         """
         return self._finished(self._pace.precision, self._pace.window_max_s, True, best)
 
+    def longer_look(self) -> Trial | None:
+        """The finished window, more precise than a search can afford at each point."""
+        return self._finished(self._pace.look_precision, self._pace.window_max_s, True)
+
     def _finished(
         self,
         precision: float,

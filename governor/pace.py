@@ -12,6 +12,7 @@ class Pace:
     Attributes:
         baseline_precision: relative standard error of the baseline's energy per item.
         precision: the same for a trial.
+        look_precision: the same for a longer look, where a trial's does not decide.
         baseline_max_s, window_max_s: seconds after which less has to do.
         window_min_s: seconds of the shortest window that ends without a plain violation.
         readings_min: sensor refreshes that it spans; the first of them is discarded.
@@ -24,6 +25,7 @@ class Pace:
 
     baseline_precision: float = 0.02
     precision: float = 0.015
+    look_precision: float = 0.003
     baseline_max_s: float = 20.0
     window_max_s: float = 6.0
     window_min_s: float = 1.2

@@ -413,3 +413,8 @@ def test_the_trip_is_the_lowest_passive_one(tmp_path) -> None:
 
 def test_a_kernel_that_tells_no_trip_is_no_limit(tmp_path) -> None:
     assert math.isnan(trip_c(tmp_path))
+
+
+def test_a_saving_that_two_short_readings_hide_is_found_by_a_longer_look() -> None:
+    case = heat_bench.Case("agx-orin", "yolov8n", room_c=45.0, minutes=5.0, policy="bayesian")
+    assert heat_bench.compare(case).change < -0.005
