@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,10 +18,13 @@ from jetson_kernel import Kernel, running
 from sysfs_trees import KINDS, Kind, Tree, kind
 
 from governor.lease import jetson_controls
-from governor.lease.control import Control, Hardware
-from governor.lease.find import find_hardware
+from governor.lease.control import Control
+from governor.lease.custody import Custody
+from governor.lease.errors import RestoreError
 from governor.lease.jetson_board import boards, identify, is_emulated, l4t, model, why_no_jetson
 from governor.lease.jetson_controls import CappedClock, find, gpu_node, survey
+from governor.lease.journal import Record
+from governor.lease.process import Process
 
 CPU = "sys/devices/system/cpu/cpufreq/policy0"
 EMC = "sys/kernel/debug/bpmp/debug/clk/emc"
@@ -249,8 +256,10 @@ def test_thor_without_its_bandwidth_manager_is_locked_at_the_bpmp(tmp_path: Path
     assert (here.text(halt), here.text(f"{EMC}/mrq_rate_locked")) == ("0", "0")
 
 
-def knobs(hardware: list[Hardware]) -> set[str]:
-    return {control.name for each in hardware for control in each.controls}
+def knobs(custody: Custody) -> set[str]:
+    knobs = custody.describe()["knobs"]
+    assert isinstance(knobs, dict)
+    return set(knobs)
 
 
 def test_a_gated_gpu_is_woken_to_be_found_and_gated_again(tmp_path: Path) -> None:
@@ -267,23 +276,89 @@ def test_a_gated_gpu_is_woken_to_be_found_and_gated_again(tmp_path: Path) -> Non
             if path == gate and text == "0":
                 entry.symlink_to(target)
 
+    custody = Custody(here.root, tmp_path / "lease")
     with running(Rail(35, here.kind.emc_khz)) as rail:
-        assert "gpu_hz" not in knobs(find_hardware(here.root))
+        custody.find()
+        assert "gpu_hz" not in knobs(custody)
         assert rail.written == []
-        assert "gpu_hz" in knobs(find_hardware(here.root, wake=True))
+        custody.take(Process.of(os.getpid()))
+        assert "gpu_hz" in knobs(custody)
     assert rail.written == [("railgate_enable", "0"), ("railgate_enable", "1")]
     assert here.text("sys/devices/gpu.0/railgate_enable") == "1"
+    assert not custody.journal.path.exists()
 
 
-def test_a_survey_wakes_nothing(tmp_path: Path) -> None:
-    here = tree(tmp_path, "xavier-nx-r35")
+GATE_KILLER = """
+import os, signal, sys
+from pathlib import Path
+from governor.lease import jetson_controls, keeper, kernel_files
+
+def write_text(path, text):
+    kernel_files.write_text(path, text)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+jetson_controls.write_text = write_text
+keeper.main(["serve", sys.argv[2] + "/socket", str(os.getgid()), *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["alone", "beside what another left"])
+def test_a_rail_gate_is_closed_again_after_its_keeper_was_killed_with_it_open(
+    left: bool, tmp_path: Path
+) -> None:
+    here = tree(tmp_path / "root", "xavier-nx-r35")
+    us, folder = Process.of(os.getpid()), tmp_path / "lease"
+    before = contents(here.root)
+    custody = Custody(here.root, folder)
+    custody.take(us)
+    if left:
+        custody.set({"cpu_hz": 1190.4e6})
+    else:
+        custody.journal.write(Record("of another boot", "/", [], "", {}, []))
+    custody.lock.drop()
+    gate = here.file("sys/devices/gpu.0/railgate_enable", "1")
+    entry = here.root / "sys/class/devfreq/17000000.gv11b"
+    target = os.readlink(entry)
+    entry.unlink()
+    words = [sys.executable, "-c", GATE_KILLER, str(here.root), str(folder)]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert gate.read_text() == "0"
+    if left:
+        entry.symlink_to(target)  # it registered, as the gate was open
+    assert Custody(here.root, folder).put_back(us) is not None
+    assert gate.read_text() == "1"
+    entry.unlink(missing_ok=True)
+    entry.symlink_to(target)
+    gate.unlink()
+    assert contents(here.root) == before
+    assert not custody.journal.path.exists()
+
+
+def test_a_gate_that_will_not_close_is_said_and_one_that_will_not_open_leaves_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, us = tree(tmp_path / "root", "xavier-nx-r35"), Process.of(os.getpid())
     (here.root / "sys/class/devfreq/17000000.gv11b").unlink()
-    here.file("sys/devices/gpu.0/railgate_enable", "1")
+    gate = here.file("sys/devices/gpu.0/railgate_enable", "1")
+    custody = Custody(here.root, tmp_path / "lease")
+
+    class Stuck(Kernel):
+        def write(self, path: Path, text: str) -> None:
+            super().write(path, text)
+            self.refuse.add(path.name)
+
+    monkeypatch.setattr("governor.lease.custody.RESTORE_PAUSES_S", (0.0,))
+    closed = pytest.raises(RestoreError, match=r"gpu_rail_gate: .*railgate_enable")
+    with running(Stuck(35, here.kind.emc_khz)), closed:
+        custody.take(us)
     with running(Kernel(35, here.kind.emc_khz)) as kernel:
-        found = survey(here.root)
-    assert found is not None
-    assert "gpu_hz" in found.missing
-    assert kernel.written == []
+        custody.take(us)
+        assert gate.read_text() == "1"
+        custody.give_back()
+        kernel.refuse.add("railgate_enable")
+        custody.take(us)
+        assert knobs(custody) == {"cpu_hz", "emc_hz"}
+        custody.give_back()
 
 
 # Setting -------------------------------------------------------------------------------------

@@ -77,6 +77,35 @@ class Watchful(Protocol):
         ...
 
 
+class Sleeper(Protocol):
+    """What keeps hardware asleep so deep that it cannot be found. No knob; put back as one."""
+
+    @property
+    def name(self) -> str:
+        """Of it in the journal."""
+        ...
+
+    def asleep(self) -> bool:
+        """Whether the hardware is missing."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """See :meth:`Control.snapshot`."""
+        ...
+
+    def wake(self) -> None:
+        """Let the hardware appear.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        ...
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """See :meth:`Control.restore`."""
+        ...
+
+
 class Hardware(NamedTuple):
     """What one backend found to set on this machine.
 

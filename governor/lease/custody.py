@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from governor.lease.control import PINNED, Control, Snapshot, Watchful
+from governor.lease.control import PINNED, Control, Sleeper, Snapshot, Watchful
 from governor.lease.errors import HardwareError, RefusedError, RestoreError
-from governor.lease.find import find_hardware
+from governor.lease.find import find_hardware, find_sleepers
 from governor.lease.journal import Journal, Record, boot_id, make_folder
 from governor.lease.lock import LeaseLock
 from governor.lease.process import Process
@@ -48,6 +49,7 @@ class Custody:
         self._root = root
         self._hardware: list[str] = []
         self._controls: tuple[Control, ...] = ()
+        self._sleepers: tuple[Sleeper, ...] = ()
         self._holder: Process | None = None
         self._record: Record | None = None
 
@@ -59,11 +61,41 @@ class Custody:
             HardwareError: a backend failed to look.
         """
         try:
-            hardware = find_hardware(self._root, wake=self.lock.held)
+            self._sleepers = find_sleepers(self._root)
+            if self.lock.held:
+                self._wake()
+            hardware = find_hardware(self._root)
         except OSError as error:
             raise HardwareError(f"cannot look for knobs under {self._root}: {error}") from None
         self._hardware = [each.name for each in hardware]
         self._controls = tuple(control for each in hardware for control in each.controls)
+
+    def _wake(self) -> None:
+        """Let appear what sleeps, with the journal kept meanwhile: this may be killed, too.
+
+        Where it cannot be kept, all stays asleep. What will not go back stays in the journal.
+        """
+        for each in self._sleepers:
+            if not each.asleep():
+                continue
+            left = self.journal.read()
+            if left is None or not left.of_this_boot:
+                us = str(Process.of(os.getpid()))
+                left = Record(boot_id(), str(self._root), [], us, {}, [])
+            try:
+                snapshots = {each.name: each.snapshot(), **left.snapshots}
+                written = None if left.written is None else [*left.written, each.name]
+                self.journal.write(left._replace(snapshots=snapshots, written=written))
+            except FAULTS:
+                continue
+            with suppress(*FAULTS):
+                each.wake()
+            with suppress(*FAULTS):
+                each.restore(snapshots[each.name])
+                if left.snapshots:
+                    self.journal.write(left)
+                else:
+                    self.journal.clear()
 
     def describe(self) -> dict[str, object]:
         """Names of the hardware, and the levels of each knob."""
@@ -228,7 +260,7 @@ class Custody:
             time.sleep(pause_s)
             if attempt and not record.snapshots.keys().isdisjoint(BEFORE.values()):
                 self._look_again()
-            for control in self._controls:
+            for control in (*self._sleepers, *self._controls):
                 if control.name not in pending:
                     continue
                 try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from governor.lease.control import Hardware
+from governor.lease.control import Hardware, Sleeper
 
 BACKENDS = (
     "governor.lease.jetson_controls",
@@ -15,15 +15,19 @@ BACKENDS = (
     "governor.lease.cpufreq_controls",
 )
 """Modules with ``find(root: Path) -> Hardware | None``. Of two controls of one name the first
-is taken: a Jetson's CPU clocks are cpufreq's, too. One with ``wake(root: Path)`` has hardware
-that may sleep too deep to be found."""
+is taken: a Jetson's CPU clocks are cpufreq's, too. One with ``sleepers(root: Path)`` has
+hardware that may sleep too deep to be found."""
 
 
-def find_hardware(sysfs_root: Path, wake: bool = False) -> list[Hardware]:
+def find_sleepers(sysfs_root: Path) -> tuple[Sleeper, ...]:
+    """What may keep hardware from being found under ``sysfs_root``."""
+    modules = (_module(name) for name in BACKENDS)
+    ways = (getattr(module, "sleepers", None) for module in modules)
+    return tuple(each for way in ways if way is not None for each in way(sysfs_root))
+
+
+def find_hardware(sysfs_root: Path) -> list[Hardware]:
     """What every backend finds under ``sysfs_root``, ``/`` on a live machine.
-
-    Args:
-        wake: first let appear what sleeps, which writes: for the holder of the lease alone.
 
     Raises:
         OSError: a backend failed to look.
@@ -34,8 +38,6 @@ def find_hardware(sysfs_root: Path, wake: bool = False) -> list[Hardware]:
         module = _module(name)
         if module is None:
             continue
-        if wake and hasattr(module, "wake"):
-            module.wake(sysfs_root)
         hardware = cast("Hardware | None", module.find(sysfs_root))
         if hardware is None:
             continue

@@ -661,24 +661,45 @@ def _is_gpu(of_node: Path) -> bool:
     return not names.isdisjoint(GPU_NODES)
 
 
-def wake(root: Path) -> None:
-    """Let a GPU register whose rail is gated: as ``jetson_clocks``, open the gate for a moment.
+def sleepers(root: Path) -> tuple[RailGate, ...]:
+    """The GPU's rail gate, where the Jetson has one."""
+    gates = [root / gate for gate in RAIL_GATES if os.access(root / gate, os.W_OK)]
+    return (RailGate(root, gates),) if gates and identify(root) is not None else ()
 
-    Only for whoever holds the lease: two at once could take the open gate for the found one.
 
-    Raises:
-        OSError: the gate cannot be written.
+class RailGate:
+    """Keeps a GPU from registering; as ``jetson_clocks`` does, it is opened for a moment.
+
+    Only by whoever holds the lease: two at once could take the open gate for the found one.
     """
-    if identify(root) is None:
-        return
-    for gate in (root / each for each in RAIL_GATES):
-        if gpu_node(root) is not None:
-            return
-        if not os.access(gate, os.W_OK):
-            continue
-        before = read_text(gate)
-        write_text(gate, "0")
-        write_text(gate, before)
+
+    name = "gpu_rail_gate"
+
+    def __init__(self, root: Path, files: Sequence[Path]) -> None:
+        """``files``: ways to the gate, to be tried in turn; 0 opens it."""
+        self._root = root
+        self._files = tuple(files)
+
+    def asleep(self) -> bool:
+        """Whether there is no GPU."""
+        return gpu_node(self._root) is None
+
+    def snapshot(self) -> Snapshot:
+        """Whether it is closed."""
+        return _snapshot(self._files)
+
+    def wake(self) -> None:
+        """Open it, until there is a GPU."""
+        for gate in self._files:
+            if self.asleep():
+                write_text(gate, "0")
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Close it again, if it was."""
+        gates = [(gate, _saved(snapshot, gate)) for gate in self._files]
+        _run_all(
+            [partial(_put_back, gate, text) for gate, text in gates if read_text(gate) != text]
+        )
 
 
 def _devfreq(name: str, node: Path, table: Sequence[float], mode: Path) -> LimitedClock:
