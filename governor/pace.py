@@ -17,7 +17,8 @@ class Pace:
         window_min_s: seconds of the shortest window that ends without a plain violation.
         readings_min: sensor refreshes that it spans; the first of them is discarded.
         inferences_min: inferences in it.
-        warm_up: inferences left out at the very beginning (lazy initialisation).
+        warm_up: inferences left out at the very beginning (lazy initialisation), with the power
+            until they have ended.
         stall_s: seconds without an inference that may still be an ordinary wait.
         recover_s: seconds that a search rests at most to earn back the SLO's budget.
         rest_s: seconds until a search that could not measure is tried again; it doubles.

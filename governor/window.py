@@ -35,7 +35,8 @@ class Window:
     """Grows span by span, of one stream or several; says at any time what it amounts to.
 
     Only inferences that began after ``start_s`` count: one in flight while the clocks
-    changed belongs to no operating point.
+    changed belongs to no operating point. Power counts from the end of the last one left out:
+    the first inferences of all may wait long for a model to load, at little power.
 
     Attributes:
         point: what is set, None under the system's own governors.
@@ -62,6 +63,7 @@ class Window:
         self.start_s = start_s
         self.throttled = False
         self.looked_at_s = 0.0
+        self._power_since_s = start_s
         self._percentiles = percentiles
         self._skip = skip
         self._skipped: Counter[str] = Counter()
@@ -86,6 +88,7 @@ class Window:
             return False
         if self._skipped[stream] < self._skip:
             self._skipped[stream] += 1
+            self._power_since_s = max(self._power_since_s, span.end_s)
             return False
         self._spans.append(span)
         self._by_stream.setdefault(stream, []).append(span)
@@ -162,7 +165,7 @@ class Window:
         streams = [s for s, spans in self._by_stream.items() if len(spans) >= least]
         by_stream = tuple(self._latency(stream) for stream in streams or self._by_stream)
         first = by_stream[0]
-        power = meter.power(self.start_s, max(span.end_s for span in self._spans))
+        power = meter.power(self._power_since_s, max(span.end_s for span in self._spans))
         per_item = self.time_per_item()
         energy_j = power.value * per_item.value
         return Trial(

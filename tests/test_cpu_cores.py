@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +21,9 @@ from governor.lease.client import Lease
 from governor.lease.custody import Custody
 from governor.lease.errors import HardwareError, RestoreError
 from governor.lease.process import Process
+from governor.pace import Pace
+from governor.space import OperatingPoint
+from policies.fixed import FixedPolicy
 
 needs_fuse = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE here: {why_not()}")
 CPUS = "sys/devices/system/cpu"
@@ -165,46 +166,14 @@ def test_cores_that_the_power_mode_has_off_stay_off(
     assert settings_of(root) == before
 
 
-GOVERNED = """
-import sys
-from pathlib import Path
-from governor import EnergyGovernor
-from governor.devices.jetson import JetsonDevice
-from governor.lease.client import Lease
-from governor.pace import Pace
-from governor.space import OperatingPoint
-from policies.fixed import FixedPolicy
-
-root, folder = map(Path, sys.argv[1:])
-
-def few_cores(problem):
-    # Holds half the clocks with the fewest cores that are allowed: a fifth less energy.
+def _few_cores(problem) -> FixedPolicy:
+    """Holds half the clocks with the fewest cores that are allowed: a fifth less energy."""
     levels = {knob.name: knob.levels for knob in problem.space.knobs}
     half = {
         name: min(each, key=lambda level: abs(level - each[-1] / 2))
         for name, each in levels.items()
     }
     return FixedPolicy(problem, OperatingPoint({**half, "cpu_cores": levels["cpu_cores"][0]}))
-
-device = JetsonDevice.open(root, lambda: Lease.open(sysfs_root=root, folder=folder))
-brisk = Pace(baseline_precision=0.1, precision=0.05, window_max_s=3.0, rest_s=0.2)
-with (
-    EnergyGovernor(
-        "1s", device=device, policy=few_cores, pace=brisk, limits={"cpu_cores": (2, None)}
-    ) as gov,
-    (root / "run/virtual-jetson/infer").open("wb", buffering=0) as infer,
-):
-    for _ in range(2000):
-        with gov.inference():
-            infer.write(b"1")
-        if gov.phase == "hold":
-            break
-    assert gov.phase == "hold"
-    assert gov.operating_point is not None, gov.status()
-    assert gov.operating_point["cpu_cores"] == 2
-    assert (root / "sys/devices/system/cpu/online").read_text().strip() == "0-1"
-device.close()
-"""
 
 
 @needs_fuse
@@ -218,10 +187,25 @@ def test_a_governor_offers_cores_only_where_they_are_asked_for(root: Path, tmp_p
 
 @needs_fuse
 def test_a_governor_sets_cores_and_puts_them_back(root: Path, tmp_path: Path) -> None:
-    # In a process of its own: at the end of a long run of tests the saving was not always seen.
     before = settings_of(root)
-    arguments = [sys.executable, "-c", GOVERNED, str(root), str(tmp_path / "lease")]
-    subprocess.run(arguments, check=True, timeout=120)
+    brisk = Pace(baseline_precision=0.1, precision=0.05, window_max_s=3.0, rest_s=0.2)
+    device = JetsonDevice.open(root, lambda: Lease.open(sysfs_root=root, folder=tmp_path / "lease"))
+    with (
+        EnergyGovernor(
+            "1s", device=device, policy=_few_cores, pace=brisk, limits={"cpu_cores": (2, None)}
+        ) as gov,
+        (root / "run/virtual-jetson/infer").open("wb", buffering=0) as infer,
+    ):
+        for _ in range(2000):
+            with gov.inference():
+                infer.write(b"1")
+            if gov.phase == "hold":
+                break
+        assert gov.phase == "hold"
+        assert gov.operating_point is not None, gov.status()
+        assert gov.operating_point["cpu_cores"] == 2
+        assert online(root) == "0-1"
+    device.close()
     assert settings_of(root) == before
 
 

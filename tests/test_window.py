@@ -60,6 +60,18 @@ def test_the_first_inferences_can_be_left_out():
     assert window.latencies_s().max() == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("first", [Span(0.0, 5.0), Span(4.9, 5.0)])
+def test_power_while_a_model_loads_is_not_that_of_inference(first):
+    """In the first inference, or before it in the block."""
+    meter = Meter(INFO)
+    for step in range(100):
+        meter.add(Sample(time_s=step / 10, power_w={"total": 2.0 if step <= 50 else 10.0}))
+    spans = [first, *(Span(5.0 + k / 30, 5.0 + (k + 1) / 30) for k in range(120))]
+    trial = filled(spans, skip=1).trial(meter)
+    assert trial.power_w == pytest.approx(10.0)
+    assert trial.energy_j == pytest.approx(10.0 / 30)
+
+
 def test_a_throttle_counter_that_moves_marks_the_window():
     window = Window(None, 0.0, {MAIN: 0.95})
     window.watch_throttling({"thermal": 3})
