@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -215,3 +217,19 @@ def test_limits_that_the_kernel_takes_and_does_not_set_are_no_restore(tmp_path, 
             control.restore(snapshot)
     control.restore(snapshot)
     assert control.snapshot() == snapshot
+
+
+def test_limits_that_cannot_be_written_and_are_as_found_are_restored(tmp_path, monkeypatch):
+    control = control_of(xeon(tmp_path))
+    snapshot = control.snapshot()
+
+    def refuse(path, text):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(cpufreq_controls, "write_text", refuse)
+    control.restore(snapshot)
+    monkeypatch.undo()
+    control.write(control.levels[0])
+    monkeypatch.setattr(cpufreq_controls, "write_text", refuse)
+    with pytest.raises(OSError, match="scaling_min_freq"):
+        control.restore(snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -20,7 +21,7 @@ from sysfs_trees import KINDS, Kind, Tree, kind
 from governor.lease import jetson_controls
 from governor.lease.control import Control
 from governor.lease.custody import Custody
-from governor.lease.errors import RestoreError
+from governor.lease.errors import HardwareError, RestoreError
 from governor.lease.jetson_board import boards, identify, is_emulated, l4t, model, why_no_jetson
 from governor.lease.jetson_controls import CappedClock, find, gpu_node, survey
 from governor.lease.journal import Record
@@ -514,6 +515,46 @@ def test_a_vanished_file_is_an_error_of_the_system_and_is_not_made_anew(tmp_path
     with pytest.raises(FileNotFoundError):
         gpu.read()
     assert not (here.root / here.gpu / "max_freq").exists()
+
+
+class Broken(Kernel):
+    """Nothing can be written, once that is so."""
+
+    broken = True
+
+    def write(self, path: Path, text: str) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        super().write(path, text)
+
+
+@every_kind
+def test_where_no_clock_can_be_written_all_is_as_it_was_found_and_is_said_to_be(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("governor.lease.custody.RESTORE_PAUSES_S", (0.0,))
+    here, us = Tree(tmp_path / "root", kind), Process.of(os.getpid())
+    before = contents(here.root)
+    custody = Custody(here.root, tmp_path / "lease")
+    custody.take(us)
+    lowest = {name: each.levels[0] for name, each in controls(here.root).items()}
+    with running(Broken(kind.l4t, kind.emc_khz)) as kernel:
+        for name, level in lowest.items():
+            with pytest.raises(HardwareError, match=f"{name} cannot be set"):
+                custody.set({name: level})
+        custody.give_back()
+        assert not custody.journal.path.exists()
+        custody.take(us)
+        kernel.broken = False
+        custody.set({"gpu_hz": lowest["gpu_hz"]})
+        kernel.broken = True
+        with pytest.raises(HardwareError):
+            custody.set(lowest)
+        with pytest.raises(RestoreError, match=r"not put back: gpu_hz: [^;]*The journal"):
+            custody.give_back()
+        kernel.broken = False
+        custody.put_back(us)
+    assert contents(here.root) == before
 
 
 @pytest.mark.parametrize("name", ["cpu_hz", "gpu_hz"])

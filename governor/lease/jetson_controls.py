@@ -349,13 +349,27 @@ class LockedClock:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put the rate back, which needs the lock, then the locks."""
-        _run_all(
-            [
-                self._lock,
-                partial(self._put_rate_back, snapshot),
-                *(partial(_put_back, each, _saved(snapshot, each)) for each in self._locks[::-1]),
-            ]
+        try:
+            _run_all(
+                [
+                    self._lock,
+                    partial(self._put_rate_back, snapshot),
+                    *(
+                        partial(_put_back, each, _saved(snapshot, each))
+                        for each in self._locks[::-1]
+                    ),
+                ]
+            )
+        except (OSError, ValueError):
+            if not self._as_found(snapshot):
+                raise
+
+    def _as_found(self, snapshot: Snapshot) -> bool:
+        """Whether all reads as it was saved; unlocked, the rate moves by itself."""
+        files = (
+            self._locks if _saved(snapshot, self._locks[0]) == "0" else (*self._locks, self._rate)
         )
+        return all(_same(text_if_there(each), _saved(snapshot, each)) for each in files)
 
     def _put_rate_back(self, snapshot: Snapshot) -> None:
         """And look whether it took, where it was found locked; unlocked, it moves by itself."""
@@ -480,14 +494,19 @@ def _put_back(path: Path, text: str) -> None:
 
     A limit may read lower than what was written, while the board throttles; one that still
     holds what it held before was not written at all. Where it cannot be read, the kernel's
-    taking of the write must do.
+    taking of the write must do. Where it cannot be written, and holds ``text``, it is back.
 
     Raises:
         OSError: the kernel refused, or there is no such file.
         ValueError: the kernel took it, and did nothing.
     """
     before = text_if_there(path)
-    write_text(path, text)
+    try:
+        write_text(path, text)
+    except OSError:
+        if not _same(before, text):
+            raise
+        return
     now = text_if_there(path)
     if now and now == before and not _same(now, text):
         raise ValueError(f"{path} still holds {now[:40]}, not the {text[:40]} that was written")
