@@ -132,6 +132,19 @@ def test_a_gpu_that_cuda_hides_is_left_alone(tree, opened, two_gpus):
     assert set(device.sample().power_w) & {"gpu0", "gpu1"} == {"gpu1"}
 
 
+def test_a_gpu_that_falls_off_the_bus_is_missed_only_where_it_is_ours(tree, opened, two_gpus):
+    device = opened(tree, CUDA_VISIBLE_DEVICES="1")
+    two_gpus.gpus[0].lost = 1
+    point = device.space.point(0)
+    assert device.apply(point) == device.read() == point
+    device.release()
+    two_gpus.gpus[0].lost = 0
+    device = opened(tree)
+    two_gpus.gpus[0].lost = 1
+    with pytest.raises(DeviceError, match="gpu0_hz, gpu0_emc_hz cannot be read any more"):
+        device.read()
+
+
 def test_locks_end_with_the_application_that_was_killed(tree, tmp_path, opened, two_gpus):
     device = opened(tree)
     device.apply(device.space.point(0))

@@ -140,6 +140,22 @@ def test_a_gpu_that_is_lost_is_named_and_the_other_is_put_back(tmp_path, two, ki
     assert two.gpus[1].locked_mhz == 0
 
 
+def test_a_gpu_of_others_that_is_lost_leaves_ours_to_be_read_and_set(tmp_path, two):
+    custody = custody_of(tmp_path)
+    two.gpus[1].lost = 1
+    ours = {"gpu0_emc_hz", "gpu0_hz", "gpu0_power_limit_w"}
+    assert custody.read().keys() == ours
+    custody.set({"gpu0_hz": 210e6})
+    assert custody.read().keys() == ours
+    two.gpus[0].lost = 1
+    with pytest.raises(HardwareError, match=r"gpu0_emc_hz cannot be read: .*GPU is lost"):
+        custody.read()
+    two.gpus[0].lost = two.gpus[1].lost = 0
+    assert len(custody.set({"gpu1_hz": 210e6, "gpu1_power_limit_w": 200.0})) == 2
+    custody.give_back()
+    assert [(gpu.locked_mhz, gpu.limit_mw) for gpu in two.gpus[:2]] == [(0, 600_000)] * 2
+
+
 def test_a_gpu_that_is_lost_leaves_the_others_to_be_set(tmp_path, two):
     two.gpus[0].lost = 1
     assert {each.name for each in find(tmp_path).controls} == {

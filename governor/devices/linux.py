@@ -203,6 +203,10 @@ class LinuxDevice:
         return self._parts.sample(self._clock.now())
 
     def _gathered(self, levels: Mapping[str, float]) -> OperatingPoint:
+        controls = [control.name for shared in self._knobs.values() for control in shared.controls]
+        lost = [name for name in controls if name not in levels]
+        if lost:
+            raise DeviceError(f"{', '.join(lost)} cannot be read any more; see governor doctor")
         return OperatingPoint(
             {
                 name: shared.gather(levels, self._target.get(name))

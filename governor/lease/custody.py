@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from governor.lease.control import PINNED, Control, Sleeper, Snapshot, Watchful
 from governor.lease.errors import HardwareError, RefusedError, RestoreError
@@ -14,6 +16,8 @@ from governor.lease.find import find_hardware, find_sleepers
 from governor.lease.journal import Journal, Record, boot_id, make_folder
 from governor.lease.lock import LeaseLock
 from governor.lease.process import Process
+
+T = TypeVar("T")
 
 RESTORE_PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0)
 """Before each attempt to put back what would not go back: a fault may pass."""
@@ -151,16 +155,19 @@ class Custody:
         return {control.name: _read(control) for control, _level in chosen}
 
     def read(self) -> dict[str, float]:
-        """What is in force, knob by knob.
+        """What is in force, knob by knob; without those of a device that is lost, as a GPU
+        that fell off the bus, while nothing of it was set.
 
         Raises:
             HardwareError: a knob cannot be read.
         """
-        return {
-            control.name: _read(control)
-            for control in self._controls
-            if control.name not in ON_REQUEST or control.name in self._journalled()
-        }
+        known = self._journalled()
+        written = () if self._record is None else self._record.written or ()
+        return _without_lost(
+            _read,
+            [each for each in self._controls if each.name not in ON_REQUEST or each.name in known],
+            written,
+        )
 
     def give_back(self) -> None:
         """Put everything back and end the lease. Without one, nothing happens.
@@ -209,7 +216,7 @@ class Custody:
         new = sorted(knobs.keys() - set(written or ()))
         if self._holder is None:
             raise RefusedError("set without the lease: acquire it first")
-        snapshots = {**known, **{each.name: _snapshot(each) for each in wanted}}
+        snapshots = {**known, **_without_lost(_snapshot, wanted, (*(written or ()), *new))}
         for control, level in chosen:
             if BEFORE.get(control.name) not in (*(written or ()), *new):
                 snapshots[control.name] = _heed(control, snapshots[control.name], level)
@@ -307,7 +314,8 @@ def _snapshot(control: Control) -> Snapshot:
     try:
         return control.snapshot()
     except FAULTS as error:
-        raise HardwareError(f"{control.name} cannot be saved, so nothing is set: {error}") from None
+        what = f"{control.name} cannot be saved, so nothing is set: {error}"
+        raise HardwareError(what) from error
 
 
 def _heed(control: Control, snapshot: Snapshot, level: float) -> Snapshot:
@@ -316,21 +324,50 @@ def _heed(control: Control, snapshot: Snapshot, level: float) -> Snapshot:
     try:
         return control.heed(snapshot, level)
     except FAULTS as error:
-        raise HardwareError(f"{control.name} cannot be set to {level:g}: {error}") from None
+        raise HardwareError(_not_set(control, level, error)) from None
 
 
 def _write(control: Control, level: float) -> None:
     try:
         control.write(level)
     except FAULTS as error:
-        raise HardwareError(f"{control.name} cannot be set to {level:g}: {error}") from None
+        raise HardwareError(_not_set(control, level, error)) from None
+
+
+def _not_set(control: Control, level: float, error: Exception) -> str:
+    return f"{control.name} cannot be set to {_said(control, level)}: {error}"
 
 
 def _read(control: Control) -> float:
     try:
         return float(control.read())
     except FAULTS as error:
-        raise HardwareError(f"{control.name} cannot be read: {error}") from None
+        raise HardwareError(f"{control.name} cannot be read: {error}") from error
+
+
+def _without_lost(
+    ask: Callable[[Control], T], controls: Iterable[Control], written: Iterable[str]
+) -> dict[str, T]:
+    """What ``ask`` says of each control, by name; of a device that is gone, nothing.
+
+    Raises:
+        HardwareError: it fails otherwise, or something of that device is among ``written``.
+    """
+    ours = {_device(name) for name in written}
+    said: dict[str, T] = {}
+    for control in controls:
+        try:
+            said[control.name] = ask(control)
+        except HardwareError as error:  # noqa: PERF203 - each has its own
+            gone = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENODEV
+            if not gone or _device(control.name) in ours:
+                raise
+    return said
+
+
+def _device(knob: str) -> str:
+    """A knob is named after what it belongs to: ``gpu1_hz`` and ``gpu1_emc_hz`` are of one GPU."""
+    return knob.partition("_")[0]
 
 
 def _level(control: Control, wanted: float) -> float:
@@ -338,5 +375,15 @@ def _level(control: Control, wanted: float) -> float:
     for level in levels:
         if abs(level - wanted) <= LEVEL_TOLERANCE * abs(level):
             return level
-    few = f"{levels[0]:g} to {levels[-1]:g} in {len(levels)} steps" if levels else "none now"
-    raise RefusedError(f"{wanted:g} is no level of {control.name}; its levels: {few}")
+    few = "none now"
+    if levels:
+        least, most = (_said(control, level) for level in (levels[0], levels[-1]))
+        few = f"{least} to {most} in {len(levels)} steps"
+    raise RefusedError(f"{_said(control, wanted)} is no level of {control.name}; its levels: {few}")
+
+
+def _said(control: Control, level: float) -> str:
+    """For people; ``governor.units`` would take 2 MB of the keeper's memory."""
+    if not control.name.endswith("_hz"):
+        return f"{level:g} W" if control.name.endswith("_w") else f"{level:g}"
+    return f"{level / 1e6:g} MHz" if abs(level) >= 1e6 else f"{level:g} Hz"
