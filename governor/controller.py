@@ -27,7 +27,7 @@ from governor.drift import DriftWatch
 from governor.envelope import Envelope
 from governor.errors import InputError, PolicyError
 from governor.heat import Heat
-from governor.known import WANTED
+from governor.known import WANTED, contradicts
 from governor.objective import ENERGY, Objective
 from governor.observer import Observer
 from governor.pace import Pace
@@ -513,9 +513,10 @@ class Controller:
         choice: Proposal,
         because: str,
         trial: Trial | None,
-        longer: bool = False,
+        before: Trial | None = None,
     ) -> Decision:
-        self._step = partial(self._in_verification, longer)
+        """``before``: the window at this choice that a longer look follows."""
+        self._step = partial(self._in_verification, before)
         self.phase = "search"
         self._backoff.drops = 0
         reason = f"{because}; verifying {choice.point}: {choice.reason}"
@@ -542,13 +543,15 @@ class Controller:
             self.seen.streams.restart_budgets()
         return self._try(now_s, proposal, because, None)
 
-    def _in_verification(self, longer: bool, now_s: float) -> Decision | None:
+    def _in_verification(self, before: Trial | None, now_s: float) -> Decision | None:
         trial = self.seen.violation()
         if trial is None:
             if (dropped := self._drop_if_unusable(now_s)) is not None:
                 return dropped
             best = self._campaign.known.best()
-            trial = self.seen.longer_look() if longer else self.seen.verdict(best)
+            trial = self.seen.longer_look() if before else self.seen.verdict(best)
+            if trial and before and self._other_work(trial, before):
+                return self._drifted(now_s, trial, "the workload has changed meanwhile")
         if trial is None:
             return None
         if cooler := self._leave_if_too_hot(now_s, f"not verified: {figures(trial)}", trial):
@@ -624,6 +627,8 @@ class Controller:
             trial = self.seen.longer_look()
             if trial is None:
                 return None
+            if self.baseline and self._other_work(trial, self.baseline):
+                return self._drifted(now_s, trial, "the workload has changed meanwhile")
             self.baseline = trial
         because = f"the system's own governors: {figures(trial)}"
         choice = Proposal(
@@ -631,7 +636,11 @@ class Controller:
             expected_energy_j=rival.energy_j,
             reason="for longer, against theirs",
         )
-        return self._verify(now_s, choice, because, trial, longer=True)
+        return self._verify(now_s, choice, because, trial, rival)
+
+    def _other_work(self, trial: Trial, before: Trial) -> bool:
+        """Whether between two windows at one setting the workload has changed."""
+        return self._on_drift != "ignore" and contradicts(trial, before)
 
     def _hold_defaults(self, now_s: float, trial: Trial, baseline: Trial) -> Decision:
         """Hands off, but go on watching."""

@@ -179,6 +179,20 @@ def test_a_choice_that_misses_the_slo_in_the_longer_look_is_not_held():
     assert loop.controller.slo_feasible
 
 
+@pytest.mark.parametrize("at_choice", [False, True])
+def test_a_workload_that_changes_in_the_longer_look_is_no_verdict(at_choice):
+    loop = looking(near_call(1))
+    if at_choice:
+        assert loop.run(3000, until=lambda c: c.target is not None)
+    loop.board.compute *= 0.6
+    loop.run(4)  # the window begins with the change
+    loop.hold()
+    drifts = [decision.reason for decision in loop.decisions if decision.kind == "drift"]
+    assert len(drifts) == 1
+    assert "the workload has changed meanwhile" in drifts[0]
+    assert loop.controller.saving is None or loop.controller.saving < 0.04
+
+
 def test_without_power_readings_a_longer_look_ends_and_the_search_rests():
     loop = looking(near_call(1))
     loop.board.sensor_broken = True
