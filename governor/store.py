@@ -269,6 +269,8 @@ class ProfileStore:
         cause = error.orig if isinstance(error, DBAPIError) else error
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         problem = lines[0] if lines else type(cause).__name__
+        if problem == "file is not a database":
+            problem += ", and is left as it is: give another path, or move it away"
         for secret in _secrets(self._url):
             problem = problem.replace(secret, "***")
         return problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,22 @@ def test_model_and_driver_are_named(tmp_path):
 def test_throttling_is_counted_once_a_package(tmp_path):
     xeon(tmp_path)
     assert open_cpu(tmp_path).throttle_events() == {"cpu_thermal": 3}
+
+
+def test_throttling_is_still_counted_when_a_cpu_is_unplugged(tmp_path):
+    """With a CPU its files go; those of a package's other CPUs count the same."""
+    tree = xeon(tmp_path).package_throttled(2, 1, 10)
+    cpu = open_cpu(tmp_path)
+    assert cpu.throttle_events() == {"cpu_thermal": 13}
+    shutil.rmtree(tmp_path / "sys/devices/system/cpu/cpu0")
+    tree.package_throttled(1, 0, 4)
+    assert cpu.throttle_events() == {"cpu_thermal": 13}  # of which CPU 1 knew one more all along
+    tree.package_throttled(1, 0, 5)
+    assert cpu.throttle_events() == {"cpu_thermal": 14}
+    shutil.rmtree(tmp_path / "sys/devices/system/cpu/cpu2")
+    assert cpu.throttle_events() == {"cpu_thermal": 14}
+    tree.package_throttled(2, 1, 10)
+    assert cpu.throttle_events() == {"cpu_thermal": 14}
 
 
 def test_of_many_policies_each_is_looked_at_in_its_turn(tmp_path):

@@ -119,6 +119,7 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         (("--latency-slo", "0ms"), "positive"),
         (("--latency-slo", "50 bananas"), "bananas"),
         (("--latency-slo", "nan"), "latency SLO"),
+        (("--thermal-limit", "gpux=80C"), "unknown zone of --thermal-limit 'gpux'"),
         (("--json", "/no/such/folder/x.json"), "cannot be written"),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 
 import pytest
 
 from governor.errors import InputError
 from governor.instrument.explicit import MOST_SPANS, SpanRecorder, open_span
+from governor.instrument.stream import Stream
 from governor.trial import Span
 
 
@@ -336,6 +338,154 @@ def test_memory_stays_bounded_when_nobody_collects(recorder):
 def test_an_inference_of_no_items_is_refused(recorder):
     with pytest.raises(InputError, match="at least 1, got 0"):
         recorder.inference(items=0)
+
+
+@pytest.mark.parametrize("items", [0, -1, 1.5, "2", float("nan"), True])
+@pytest.mark.parametrize("show", ["inference", "tick", "record"])
+def test_items_that_are_no_number_of_items_are_refused(show, items, recorder):
+    shown = {
+        "inference": lambda: recorder.inference(items=items),
+        "tick": lambda: recorder.tick(items),
+        "record": lambda: Stream(recorder).record(0.0, 1.0, items),
+    }
+    with pytest.raises(InputError, match="items must be a whole number of at least 1, got"):
+        shown[show]()
+    assert recorder.drain() == []
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(2.0, 1.0), (float("nan"), 1.0), (0.0, math.inf)])
+def test_a_time_that_cannot_be_is_refused(start_s, end_s, recorder):
+    with pytest.raises(InputError, match="end_s"):
+        Stream(recorder).record(start_s, end_s)
+    assert recorder.drain() == []
+
+
+def test_what_is_no_function_cannot_be_decorated(recorder):
+    with pytest.raises(InputError, match="items=8"):
+        Stream(recorder).inference(8)
+
+
+def test_one_object_may_mark_many_inferences_each_with_the_batch_of_its_time(clock):
+    sizes = [4]
+    recorder = SpanRecorder(clock, items=lambda: sizes[0])
+    recorder.start()
+    inference = recorder.inference()
+    for size in (4, 8):
+        sizes[0] = size
+        with inference:
+            clock.work(1.0)
+    assert [span.items for span in recorder.drain()] == [4, 8]
+
+
+def test_an_object_that_is_entered_again_while_it_is_open_is_one_inference(recorder, clock):
+    inference = recorder.inference()
+    with inference:
+        clock.work(1.0)
+        with inference:
+            clock.work(1.0)
+        clock.work(1.0)
+    assert latencies(recorder) == [3.0]
+    with inference:
+        clock.work(1.0)
+    assert latencies(recorder) == [1.0]
+    assert recorder.in_flight_s(clock()) == 0.0
+
+
+def test_a_decorated_generator_is_one_inference_from_its_first_item_to_its_end(recorder, clock):
+    @recorder.inference()
+    def tokens(count):
+        for number in range(count):
+            clock.work(1.0)
+            yield number
+        return "done"
+
+    def consumer():
+        return (yield from tokens(3))
+
+    assert list(consumer()) == [0, 1, 2]
+    assert latencies(recorder) == [3.0]
+    for _ in tokens(3):
+        break
+    assert latencies(recorder) == []
+    assert recorder.dropped == 1
+
+
+def test_a_decorated_async_generator_is_one_inference_until_it_ends(recorder, clock):
+    closed = []
+
+    @recorder.inference()
+    async def tokens(count):
+        try:
+            for number in range(count):
+                clock.work(1.0)
+                yield number
+        finally:
+            closed.append(count)
+
+    async def consume():
+        assert [number async for number in tokens(3)] == [0, 1, 2]
+        left = tokens(5)
+        assert await anext(left) == 0
+        await left.aclose()
+
+    asyncio.run(consume())
+    assert latencies(recorder) == [3.0]
+    assert closed == [3, 5]
+    assert recorder.dropped == 1
+
+
+def test_a_decorated_object_with_an_async_call_is_one_inference_until_it_ends(recorder, clock):
+    class Model:
+        async def __call__(self):
+            await asyncio.sleep(0)
+            clock.work(2.0)
+
+    asyncio.run(recorder.inference()(Model())())
+    assert latencies(recorder) == [2.0]
+
+
+def test_a_watched_loop_that_is_taken_up_again_does_not_count_the_time_between(recorder, clock):
+    frames = recorder.watch(iter(range(4)))
+    for frame in frames:
+        clock.work(1.0)
+        if frame == 1:
+            break
+    clock.work(100.0)
+    for _ in frames:
+        clock.work(1.0)
+    assert latencies(recorder) == [1.0, 1.0, 1.0]
+
+
+def test_a_source_that_fails_ends_the_loop_and_counts_the_body_before(recorder, clock):
+    def camera():
+        yield 0
+        raise OSError("unplugged")
+
+    def loop():
+        for _ in recorder.watch(camera()):
+            clock.work(1.0)
+
+    with pytest.raises(OSError, match="unplugged"):
+        loop()
+    assert latencies(recorder) == [1.0]
+    assert recorder.in_flight_s(clock()) == 0.0
+
+
+def test_a_task_that_is_cancelled_leaves_nothing_open(recorder, clock):
+    async def forever():
+        async with recorder.inference():
+            await asyncio.sleep(3600)
+
+    async def cancel():
+        task = asyncio.create_task(forever())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert latencies(recorder) == []
+    assert recorder.in_flight_s(clock() + 9.0) == 0.0
 
 
 # several streams

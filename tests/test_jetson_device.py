@@ -19,7 +19,7 @@ from governor.devices import open_device
 from governor.devices.ina3221 import find_rails
 from governor.devices.jetson import BOOT_S, STUCK_POINTS, STUCK_REFRESHES, JetsonDevice
 from governor.devices.polled_file import PolledFile
-from governor.devices.thermal import EVENT_PERIOD_S, ZONE_PERIOD_S
+from governor.devices.thermal import EVENT_PERIOD_S, ZONE_PERIOD_S, Temperatures
 from governor.errors import DeviceError, InputError
 from governor.lease.client import Lease
 from governor.lease.errors import LeaseHeldError
@@ -211,6 +211,17 @@ def test_a_file_is_opened_once_and_again_after_an_error(tmp_path: Path) -> None:
     file.close()
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "", "off"])
+def test_a_file_without_a_finite_number_has_none(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "power"
+    path.write_text(text)
+    file = PolledFile(path)
+    assert file.read_if_there() is None
+    path.write_text("-40000\n")
+    assert file.read() == -40_000.0
+    file.close()
+
+
 # Heat ----------------------------------------------------------------------------------------
 
 
@@ -226,6 +237,25 @@ def test_zones_that_do_not_answer_are_absent_and_constant_ones_left_out(tmp_path
     zone.write_text("52500\n")
     clock.sleep(ZONE_PERIOD_S)
     assert device.sample().temperature_c["GPU-therm"] == 52.5
+
+
+@pytest.mark.parametrize("text", ["-274000", "2147483647", "nan"])
+def test_a_temperature_that_is_none_is_absent(text: str, tmp_path: Path) -> None:
+    """-274000 is what the kernel's thermal framework calls invalid."""
+    here = tree(tmp_path, "nano-r32")
+    here.file("sys/class/thermal/thermal_zone1/temp", text)
+    assert open_tree(here).sample().temperature_c == {"CPU-therm": 41.5}
+
+
+def test_zones_of_one_type_are_all_read(tmp_path: Path) -> None:
+    for number, milli in enumerate((41_000, 88_000, -7_000)):
+        zone = tmp_path / f"sys/class/thermal/thermal_zone{number}"
+        zone.mkdir(parents=True)
+        (zone / "type").write_text("acpitz\n")
+        (zone / "temp").write_text(f"{milli}\n")
+    found = Temperatures(tmp_path)
+    assert sorted(found.read(0.0).values()) == [-7.0, 41.0, 88.0]
+    found.close()
 
 
 def test_over_current_events_are_the_hardware_s_own_counts(tmp_path: Path) -> None:

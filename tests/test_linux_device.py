@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
+import tempfile
 from functools import partial
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from linux_trees import CPUFREQ, RAPL, LinuxTree, xeon
 from nvml_stand_in import gpus_in
 from toy import VirtualClock
@@ -211,6 +217,61 @@ def test_a_machine_with_nothing_to_set_is_refused_part_by_part(tmp_path):
     with pytest.raises(NoDeviceError) as refused:
         open_linux(tmp_path, {})
     assert set(refused.value.refusals) == {"nvml", "cpufreq", "rapl", "hwmon"}
+
+
+def test_a_lease_without_one_of_the_knobs_is_given_back_and_refused(tree, two_gpus):
+    """Such as of a daemon that was started before the GPU's driver."""
+    released = []
+
+    class Less:
+        levels: ClassVar = {"cpu_hz": (1e9, 2e9)}
+
+        def release(self):
+            released.append(True)
+
+    with pytest.raises(DeviceError, match=r"it cannot set gpu.*restart it"):
+        open_linux(tree.root, {}, Less)
+    assert released == [True]
+
+
+GARBAGE = st.sampled_from(
+    [None, "", "\0", "nan", "-1", "1e999", "9" * 5000, "a b\nc", "3" * 70_000]
+)
+"""What a file may hold; None: it is gone."""
+
+
+@given(data=st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+def test_no_file_of_the_kernel_s_can_make_it_fall_over(data):
+    """Any of them may be gone, unreadable or hold anything, at the start or later."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = xeon(Path(folder))
+        tree.hwmon(1, "power_meter", power1_average=180_000_000)
+        files = sorted(path for path in tree.root.rglob("*") if path.is_file())
+
+        def spoil():
+            for path in data.draw(st.lists(st.sampled_from(files), max_size=6, unique=True)):
+                content = data.draw(GARBAGE)
+                if content is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    path.write_text(content, encoding="latin-1")
+
+        spoil()
+        parts = find_parts(tree.root, {})
+        refusals(parts)
+        if not parts.sources:
+            return
+        for second in range(3):
+            try:
+                sample = parts.sample(float(second))
+            except DeviceError:
+                continue
+            told = [*sample.power_w.values(), *sample.temperature_c.values()]
+            assert all(math.isfinite(value) for value in told)
+            assert all(watts >= 0 for watts in sample.power_w.values())
+            assert sample.energy_j is None or 0 <= sample.energy_j < 1e6
+            spoil()
 
 
 class Loop:

@@ -118,4 +118,6 @@ def test_a_store_that_cannot_be_read_is_one_line(
 ) -> None:
     file.write_bytes(b"no database" * 1000)
     assert run(file, "list") == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "give another path" in said

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from linux_trees import RAPL, LinuxTree
+from linux_trees import RANGE_UJ, RAPL, LinuxTree
 
 from governor.devices.hwmon import open_hwmon, temperature_files, temperatures
 from governor.devices.rapl import grown_uj, open_rapl
@@ -128,7 +128,7 @@ def test_a_garbled_counter_is_a_failed_reading(tmp_path):
     counter = LinuxTree(tmp_path).rapl("intel-rapl:0", "package-0")
     rapl = open_rapl(tmp_path)
     counter.write_text("\n")
-    with pytest.raises(ValueError, match="invalid literal"):
+    with pytest.raises(ValueError, match="no count"):
         rapl.read(1.0)
 
 
@@ -156,3 +156,65 @@ def test_processor_temperatures_go_by_their_labels(tmp_path):
         "Package id 0": 54.0,
         "k10temp temp1": 61.5,
     }
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "range_uj"),
+    [(200_000_000, 3_000_000, RANGE_UJ), (9_000_000, 2_000_000, 0), (9_000_000, 2_000_000, 100)],
+)
+def test_a_counter_that_was_reset_gives_no_energy_that_nobody_drew(before, now, range_uj, tmp_path):
+    """After a suspend, or where someone wrote 0 to it, it begins anew without having wrapped."""
+    tree = LinuxTree(tmp_path)
+    counter = tree.rapl("intel-rapl:0", "package-0", uj=before, range_uj=range_uj)
+    rapl = open_rapl(tmp_path)
+    rapl.read(1.0)
+    counter.write_text(f"{now}\n")
+    reading = rapl.read(1.1)
+    assert 0.0 <= reading.energy_j <= 1e-6 * now
+    counter.write_text(f"{now + 1_000_000}\n")
+    assert rapl.read(1.2).energy_j - reading.energy_j == pytest.approx(1.0)
+
+
+def test_a_zone_inside_another_that_cannot_be_read_costs_only_itself(tmp_path):
+    tree = LinuxTree(tmp_path)
+    tree.rapl("intel-rapl:0", "package-0")
+    core = tree.rapl("intel-rapl:0:0", "core")
+    core.write_text("\n")
+    assert [zone.rail for zone in open_rapl(tmp_path).zones] == ["package-0"]
+    core.write_text("1000000\n")
+    rapl = open_rapl(tmp_path)
+    core.unlink()
+    rapl.read(1.0)
+    assert rapl.read(2.0).power_w == {"package-0": 0.0}
+
+
+def test_where_the_platform_counts_alone_no_zone_inside_it_is_added(tmp_path):
+    tree = LinuxTree(tmp_path)
+    tree.rapl("intel-rapl:0", "package-0", uj=0)
+    tree.rapl("intel-rapl:0:0", "core")
+    tree.rapl("intel-rapl:1", "psys")
+    assert open_rapl(tmp_path).description == "RAPL psys"
+
+
+@pytest.mark.parametrize("watts", ["nan", "inf", "-5000000", "", "five"])
+def test_a_power_sensor_that_tells_no_power_has_failed(watts, tmp_path):
+    tree = LinuxTree(tmp_path).hwmon(0, "power_meter", power1_average=180_000_000)
+    sensor = open_hwmon(tmp_path)
+    tree.hwmon(0, "power_meter", power1_average=watts)
+    with pytest.raises(ValueError, match="power1_average"):
+        sensor.read(1.0)
+    with pytest.raises(DeviceError, match="power1_average"):
+        open_hwmon(tmp_path)
+
+
+def test_two_processors_of_one_kind_keep_their_own_temperatures(tmp_path):
+    tree = LinuxTree(tmp_path)
+    tree.hwmon(3, "k10temp", temp1_input=81_000, temp1_label="Tctl")
+    tree.hwmon(4, "k10temp", temp1_input=55_000, temp1_label="Tctl")
+    assert sorted(temperatures(temperature_files(tmp_path)).values()) == [55.0, 81.0]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-274000", "2147483647", "", "hot"])
+def test_a_temperature_that_is_none_is_absent(text, tmp_path):
+    tree = LinuxTree(tmp_path).hwmon(0, "coretemp", temp1_input=text, temp2_input=-12_500)
+    assert temperatures(temperature_files(tree.root)) == {"coretemp temp2": -12.5}

@@ -69,6 +69,17 @@ def test_extra_columns_blank_lines_spaces_and_a_byte_order_mark_do_no_harm(tmp_p
     assert len(sweep.space) == 2
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_any_line_ends_and_rows_of_blanks_as_spreadsheets_write_them_do_no_harm(
+    end: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.csv"
+    rows = [HEADER, ROW, ",,,,,,,,,", "  ", SLOWER, ",,,,,,,,,"]
+    path.write_bytes(b"\xef\xbb\xbf" + "".join(row + end for row in rows).encode())
+    (sweep,) = read_traces([path])
+    assert len(sweep.space) == 2
+
+
 def test_the_optimum_is_the_least_energy_within_the_bound() -> None:
     sweep = analytic_sweep()
     for slo_s in np.linspace(sweep.latency_s.min(), sweep.latency_s.max(), 9).tolist():
@@ -108,6 +119,8 @@ def test_the_optimum_of_a_bound_that_nothing_keeps_is_the_fastest_setting() -> N
         ([HEADER, ROW, "nano,net,8"], "line 3, column cpu_cores", "3 cells"),
         ([HEADER, ROW + ",7"], "line 2, column energy_j", "11 cells"),
         ([HEADER, '"nano,net'], "line 2", "is not CSV"),
+        ([HEADER.replace(",", ";"), ROW.replace(",", ";")], "line 1", "separated by ';'"),
+        ([HEADER.replace(",", "\t")], "line 1", "separated by a tab"),
     ],
 )
 def test_a_bad_trace_is_one_line_that_says_where_and_what(
@@ -147,6 +160,11 @@ def test_a_sweep_in_two_files_is_refused(tmp_path: Path) -> None:
 def test_a_knob_without_a_column_cannot_be_written(tmp_path: Path) -> None:
     one = np.ones(1)
     sweep = Sweep("d", "w", 1, Space([Knob("power_limit_w", (15.0,))]), one, one, one)
+    path = tmp_path / "t.csv"
+    path.write_text("an earlier trace")
+    with pytest.raises(InputError, match="no column for power_limit_w"):
+        write_trace(path, [analytic_sweep(), sweep])
+    assert path.read_text() == "an earlier trace"
     with pytest.raises(InputError, match="no column for power_limit_w"):
         write_trace(tmp_path / "trace.csv", [sweep])
 

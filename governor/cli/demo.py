@@ -30,18 +30,20 @@ from governor.cli.replay import (
     result_table,
     write_json,
 )
-from governor.errors import GovernorError
+from governor.errors import GovernorError, unknown_name
 from governor.objective import ENERGY, Objective
 from governor.slo import LatencySLO
 from governor.space import BoolArray, FloatArray, OperatingPoint, Space
 from governor.trial import Trial
 from governor.units import (
+    HOTTEST,
     ThermalLimit,
     format_duration,
     format_energy,
     format_percent,
     format_power,
     parse_temperature,
+    parse_thermal_limit,
     thermal_limits,
 )
 from policies.policy import DEFAULT_POLICY
@@ -185,8 +187,10 @@ class Outcome:
 
 
 def demo(
-    board: Annotated[str, typer.Option(help="The emulated board.")] = "agx-orin",
-    workload: Annotated[str, typer.Option(help="The emulated network.")] = "yolov8n",
+    board: Annotated[
+        str, typer.Option(help="The emulated board; governor emulate lists them.")
+    ] = "agx-orin",
+    workload: Annotated[str, typer.Option(help="The emulated network; the same does.")] = "yolov8n",
     latency_slo: Annotated[
         str,
         typer.Option("--latency-slo", metavar="BOUND", help="50ms, 20fps, 1.3x all-max or none."),
@@ -315,6 +319,7 @@ def play(
     from governor.governor import EnergyGovernor
 
     device, infer = _emulate(setup)
+    _check_zones(device, setup.thermal_limit)
     slo = LatencySLO.parse(setup.latency_slo)
     live = watched and console.is_terminal and not console.is_dumb_terminal
     stage = _Stage(setup, console, device, slo)
@@ -417,6 +422,14 @@ def _optimum(
         power_w=float(power_w[row]),
         energy_j=float(energy_j[row]),
     )
+
+
+def _check_zones(device: Board, limit: ThermalLimit | None) -> None:
+    zones = [zone for zone in parse_thermal_limit(limit) if zone != HOTTEST]
+    known = list(device.true_temperature_c()) if zones else []
+    for zone in zones:
+        if zone not in known:
+            raise unknown_name("zone of --thermal-limit", zone, known)
 
 
 def _keeping(temperature_c: Mapping[str, FloatArray], limits_c: Mapping[str, float]) -> BoolArray:

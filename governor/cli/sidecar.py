@@ -68,9 +68,9 @@ def sidecar(
         str, typer.Option(metavar="OCTAL", help="Who may send there, as file permissions.")
     ] = "660",
     device: Annotated[str, typer.Option(help="auto, or emulated:BOARD/WORKLOAD.")] = "auto",
-    policy: Annotated[str, typer.Option(help="That searches.")] = DEFAULT_POLICY,
+    policy: Annotated[str, typer.Option(help="Who searches.")] = DEFAULT_POLICY,
     trials: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Operating points a search may try.")
+        int, typer.Option(min=1, max=1_000_000, help="Settings that a search may try.")
     ] = 12,
     limit: KnobLimits = None,
     thermal_limit: Limits = None,

@@ -7,7 +7,8 @@ kernel keeps for each core and each package; the package's is read, once a packa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from governor.errors import DeviceError
 from governor.lease.control import Control
 from governor.lease.cpufreq_controls import POLICIES, cpu_name, find
-from governor.lease.kernel_files import read_text
+from governor.lease.kernel_files import read_count, read_text
 
 CPUS = "sys/devices/system/cpu"
 SETTLE_S = 1e-3
@@ -31,21 +32,45 @@ class Cpu:
         name: the model as one short word.
         description: model and cpufreq driver, for people.
         control: ``cpu_hz``.
-        throttle_counts: files that count thermal throttling, one a package.
+        throttling: counts of thermal throttling, one a package.
     """
 
     name: str
     description: str
     control: Control
-    throttle_counts: tuple[Path, ...]
+    throttling: tuple[ThrottleCount, ...]
 
     def throttle_events(self) -> Mapping[str, int]:
         """Times that a package throttled since boot; empty where the kernel does not count."""
-        try:
-            counts = [int(read_text(path)) for path in self.throttle_counts]
-        except (OSError, ValueError):
-            return {}
+        counts = [package.read() for package in self.throttling]
         return {"cpu_thermal": sum(counts)} if counts else {}
+
+
+class ThrottleCount:
+    """How often one package throttled: the kernel keeps the number with each of its CPUs.
+
+    One CPU's is read; where that has been unplugged, another one's is followed from then on.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = deque(paths)
+        self._count: int | None = None
+        self._before: int | None = None
+
+    def read(self) -> int:
+        """The count; where no CPU tells it, the last one known."""
+        for _ in range(len(self._paths)):
+            with suppress(OSError, ValueError):
+                return self._follow(read_count(self._paths[0]))
+            self._before = None
+            self._paths.rotate(-1)
+        return self._count or 0
+
+    def _follow(self, now: int) -> int:
+        grown = 0 if self._before is None else max(now - self._before, 0)
+        self._before = now
+        self._count = now if self._count is None else self._count + grown
+        return self._count
 
 
 def open_cpu(root: Path) -> Cpu:
@@ -69,20 +94,20 @@ def open_cpu(root: Path) -> Cpu:
         raise DeviceError(f"the CPU's clock has no choice of levels, only {levels}")
     name = cpu_name(root)
     description = f"{name} ({_driver(root)})"
-    return Cpu(name, description, control, tuple(_throttle_counts(root).values()))
+    return Cpu(name, description, control, tuple(_throttling(root)))
 
 
 def _driver(root: Path) -> str:
     for path in sorted((root / POLICIES).glob("policy*/scaling_driver")):
         with suppress(OSError):
-            return read_text(path)
+            return read_text(path) or "cpufreq"
     return "cpufreq"
 
 
-def _throttle_counts(root: Path) -> dict[str, Path]:
-    counts: dict[str, Path] = {}
+def _throttling(root: Path) -> Iterator[ThrottleCount]:
+    packages: dict[str, list[Path]] = {}
     for path in sorted((root / CPUS).glob("cpu[0-9]*/thermal_throttle/package_throttle_count")):
         with suppress(OSError):
             package = read_text(path.parent.parent / "topology/physical_package_id")
-            counts.setdefault(package, path)
-    return counts
+            packages.setdefault(package, []).append(path)
+    return map(ThrottleCount, packages.values())

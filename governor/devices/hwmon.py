@@ -6,6 +6,7 @@ from a label. Units (µW, m°C): the kernel's Documentation/hwmon/sysfs-interfac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from governor.devices.source import Reading
+from governor.devices.thermal import plausible
 from governor.errors import DeviceError
-from governor.lease.kernel_files import read_text
+from governor.lease.kernel_files import read_number, read_text
 
 HWMON = "sys/class/hwmon"
 Scope = Literal["machine", "cpu"]
@@ -55,7 +57,9 @@ class PowerSensor:
 
     def read(self, now_s: float) -> Reading:
         """Watts now; there is no counter."""
-        watts = 1e-6 * float(read_text(self.watts))
+        watts = 1e-6 * read_number(self.watts)
+        if not 0.0 <= watts < math.inf:
+            raise ValueError(f"{self.watts} tells {watts:g} W")
         return Reading({self.rail: watts}, watts)
 
 
@@ -79,21 +83,24 @@ def open_hwmon(root: Path) -> PowerSensor:
 
 
 def temperature_files(root: Path) -> dict[str, Path]:
-    """The files of the processors' temperatures, by zone."""
+    """The files of the processors' temperatures, by zone; where two have one label, apart."""
     files: dict[str, Path] = {}
     for name, folder in _drivers(root):
         if name in PROCESSOR_TEMPERATURES:
             for path in sorted(folder.glob("temp*_input")):
-                files[_label(path, f"{name} {path.name.removesuffix('_input')}")] = path
+                zone = _label(path, f"{name} {path.name.removesuffix('_input')}")
+                files[f"{zone} {folder.name}" if zone in files else zone] = path
     return files
 
 
 def temperatures(files: dict[str, Path]) -> dict[str, float]:
-    """Degrees Celsius by zone; one that is powered off now is absent."""
+    """Degrees Celsius by zone; one that is powered off now, or tells none, is absent."""
     degrees: dict[str, float] = {}
     for zone, path in files.items():
         with suppress(OSError, ValueError):
-            degrees[zone] = 1e-3 * float(read_text(path))
+            celsius = 1e-3 * read_number(path)
+            if plausible(celsius):
+                degrees[zone] = celsius
     return degrees
 
 

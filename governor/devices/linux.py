@@ -159,7 +159,11 @@ class LinuxDevice:
         self.info = parts.info
         lease = open_lease()
         self._lease: Lease | None = lease
-        self.space = Space([Knob(k.name, k.levels(lease.levels)) for k in parts.knobs])
+        try:
+            self.space = Space([Knob(k.name, k.levels(lease.levels)) for k in parts.knobs])
+        except (KeyError, InputError) as error:
+            lease.release()
+            raise DeviceError(_mismatch(error)) from None
 
     @property
     def clock(self) -> Clock:
@@ -213,6 +217,14 @@ class LinuxDevice:
                 for name, shared in self._knobs.items()
             }
         )
+
+
+def _mismatch(error: KeyError | InputError) -> str:
+    what = str(error) if isinstance(error, InputError) else f"it cannot set {error.args[0]}"
+    return (
+        f"the lease keeper knows other hardware than is here now ({what}); if it is a daemon, "
+        "restart it: systemctl restart energy-governor"
+    )
 
 
 def find_parts(root: Path, environ: Mapping[str, str]) -> Parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -27,17 +28,21 @@ class PolledFile:
             OSError: it cannot be read, or not now: EAGAIN while its block is powered off.
             ValueError: it holds no number.
         """
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = self._descriptor  # another thread may close it meanwhile
+        if descriptor is None:
+            descriptor = self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            content = os.pread(self._descriptor, _LONGEST, 0)
+            content = os.pread(descriptor, _LONGEST, 0)
         except OSError:
             self.close()  # after ENODEV only a new look at the path finds a device again
             raise
         try:
-            return float(content) * self._unit
+            value = float(content)
         except ValueError:
-            return number(clean(content), self.path) * self._unit
+            value = math.nan
+        if not math.isfinite(value):  # it has a unit behind it, or is no number
+            value = number(clean(content), self.path)
+        return value * self._unit
 
     def read_if_there(self) -> float | None:
         """The number now, None if it cannot be read."""

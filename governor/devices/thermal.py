@@ -22,6 +22,8 @@ ZONE_PERIOD_S = 1.0
 EVENT_PERIOD_S = 0.5
 """The over-current counters of Orin are published about every 2 s."""
 
+LOWEST_C, HIGHEST_C = -100.0, 250.0
+"""Well beyond what silicon works at."""
 CONSTANT_ZONES = frozenset(("PMIC-Die",))
 """Always 100 degrees, on every board that has it."""
 CAUSES = {1: "under_voltage", 2: "average_over_current", 3: "over_current"}
@@ -34,6 +36,15 @@ THROTTLING = (
     "no higher clock is tried meanwhile, and that lower limit is what is put back"
 )
 """The kernel does not say what the limit was: it gives the lower of a user's and its own."""
+
+
+def plausible(celsius: float) -> bool:
+    """Whether a chip can have this temperature.
+
+    A sensor that is off or broken may tell -274 (``THERMAL_TEMP_INVALID`` of the kernel's
+    thermal framework) or the largest number that there is.
+    """
+    return LOWEST_C <= celsius <= HIGHEST_C
 
 
 class Temperatures:
@@ -49,7 +60,9 @@ class Temperatures:
         if now_s >= self._due_s:
             self._due_s = now_s + ZONE_PERIOD_S
             readings = {zone: file.read_if_there() for zone, file in self._zones.items()}
-            self._celsius = {zone: c for zone, c in readings.items() if c is not None}
+            self._celsius = {
+                zone: c for zone, c in readings.items() if c is not None and plausible(c)
+            }
         return self._celsius
 
     def close(self) -> None:
@@ -108,10 +121,13 @@ class Throttling:
 
 
 def _zones(root: Path) -> Iterator[tuple[str, PolledFile]]:
+    seen: set[str] = set()
     for folder in sorted((root / THERMAL).glob("thermal_zone*")):
         zone = _type(folder)
         if zone and zone not in CONSTANT_ZONES:
-            yield zone, PolledFile(folder / "temp", 1e-3)
+            name = f"{zone} {folder.name}" if zone in seen else zone
+            seen.add(zone)
+            yield name, PolledFile(folder / "temp", 1e-3)
 
 
 def _cooling(root: Path) -> Iterator[PolledFile]:

@@ -193,13 +193,14 @@ def write_trace(path: str | Path, sweeps: Iterable[Sweep]) -> None:
         OSError: the file cannot be written.
     """
     columns = {name: column for column, (name, _) in _KNOBS.items()}
+    sweeps = list(sweeps)
+    for name in (name for sweep in sweeps for name in sweep.space.names):
+        if name not in columns:
+            raise InputError(f"a trace has no column for {name}; leave that knob fixed")
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS, restval="")
         writer.writeheader()
         for sweep in sweeps:
-            for name in sweep.space.names:
-                if name not in columns:
-                    raise InputError(f"a trace has no column for {name}; leave that knob fixed")
             for row, setting in enumerate(sweep.space.settings.tolist()):
                 knobs = {
                     columns[name]: _decimal(value / _KNOBS[columns[name]][1])
@@ -240,13 +241,14 @@ def _rows(path: Path) -> Iterator[_Row]:
         header = [name.strip() for name in next(reader, nothing)]
         _check_header(path, header)
         for cells in reader:
-            if not cells:
+            if not any(map(str.strip, cells)):  # of blanks, as spreadsheets leave them
                 continue
             if len(cells) != len(header):
                 column = header[len(cells)] if len(cells) < len(header) else header[-1]
                 raise InputError(
-                    f"{path}, line {reader.line_num}, column {column}: {len(cells)} cells under "
-                    f"a header of {len(header)}; give each column one cell"
+                    f"{path}, line {reader.line_num}, column {column}: {len(cells)} "
+                    f"cell{'s' * (len(cells) != 1)} under a header of {len(header)}; give each "
+                    "column one cell"
                 )
             named = dict(zip(header, (cell.strip() for cell in cells), strict=True))
             yield _Row(path, reader.line_num, named)
@@ -276,6 +278,9 @@ def _text(path: Path) -> str:
 def _check_header(path: Path, header: list[str]) -> None:
     if not header:
         raise InputError(f"{path}: is empty; give a trace CSV with the header {','.join(_COLUMNS)}")
+    for sign, named in ((";", "';'"), ("\t", "a tab")):
+        if len(header) == 1 and sign in header[0]:
+            raise InputError(f"{path}, line 1: is separated by {named}; save it with commas")
     for column in _COLUMNS:
         if column not in header:
             raise InputError(

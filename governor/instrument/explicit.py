@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from contextlib import aclosing
 from contextvars import ContextVar
 from statistics import median
 from types import TracebackType
@@ -174,9 +184,7 @@ class SpanRecorder:
 
     def inference(self, items: int | None = None) -> Inference:
         """A context manager around one inference; also a decorator."""
-        if items is not None and items < 1:
-            raise InputError(f"items must be at least 1, got {items}")
-        return Inference(self, items)
+        return Inference(self, checked_items(items))
 
     @overload
     def watch(self, iterable: Iterable[T]) -> Watch[T]: ...
@@ -197,7 +205,7 @@ class SpanRecorder:
         from usual is left out.
         """
         self.mark()
-        self._tick(items)
+        self._tick(checked_items(items))
 
     def turn(self) -> None:
         """:meth:`tick`, where something else has seen a turn of the application's loop."""
@@ -221,8 +229,27 @@ class SpanRecorder:
         return paused
 
 
+def checked_items(items: int | None) -> int | None:
+    """Of an inference, as an ``int``; None: not told.
+
+    Raises:
+        InputError: it is no whole number of at least 1.
+    """
+    if items is None:
+        return None
+    try:
+        count = 0 if isinstance(items, bool) else operator.index(items)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise InputError(f"items must be a whole number of at least 1, got {items!r}")
+    return count
+
+
 class Inference:
     """One inference: a context manager, or a decorator that makes a fresh one a call.
+
+    It may be entered again: after its end, for another inference; before, for nothing more.
 
     Attributes:
         counts: it is open, and no other span of its stream is around it.
@@ -230,14 +257,16 @@ class Inference:
         around: the span around it, of another stream.
     """
 
-    __slots__ = ("_items", "_start_s", "around", "counts", "recorder")
+    __slots__ = ("_again", "_count", "_items", "_start_s", "around", "counts", "recorder")
 
     def __init__(self, recorder: SpanRecorder, items: int | None) -> None:
         self.recorder = recorder
         self.around: Inference | None = None
-        self._items = items
         self.counts = False
+        self._items = items
+        self._count = 1
         self._start_s = 0.0
+        self._again = 0
 
     def __enter__(self) -> None:
         if not self.recorder.marked:
@@ -247,6 +276,9 @@ class Inference:
     def open(self) -> None:
         """Begin to count, unless another span of the stream is around this one."""
         recorder = self.recorder
+        if self.counts:
+            self._again += 1
+            return
         if recorder.ticked_s is not None:
             return
         around = outer = open_span()
@@ -257,8 +289,7 @@ class Inference:
         self.around = around
         innermost.set(self)
         self.counts = True
-        if self._items is None:
-            self._items = recorder.items()
+        self._count = recorder.items() if self._items is None else self._items
         self._start_s = recorder.open_since[self] = recorder.now()
 
     def __exit__(
@@ -284,6 +315,9 @@ class Inference:
         """Count the inference if it was completed, else only note that it was not."""
         if not self.counts:
             return
+        if self._again:
+            self._again -= 1
+            return
         recorder = self.recorder
         end_s = recorder.now()
         self.counts = False
@@ -291,20 +325,44 @@ class Inference:
             recorder.dropped += 1
         try:
             if completed:
-                items = 1 if self._items is None else self._items
-                recorder.record(self._start_s, end_s, items)
+                recorder.record(self._start_s, end_s, self._count)
         finally:
             recorder.open_since.pop(self, None)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The function, each call of which is one inference."""
+        """The function, each call of which is one inference.
+
+        That of a generator lasts from its first item to its end.
+        """
         recorder, items = self.recorder, self._items
-        if inspect.iscoroutinefunction(function):
+        own = cast(Callable[..., Any], function)
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def streamed(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any]:
+                with Inference(recorder, items):
+                    async with aclosing(own(*args, **kwargs)) as stream:
+                        async for item in stream:
+                            yield item
+
+            return cast(Callable[P, R], streamed)
+
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def generated(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
+                with Inference(recorder, items):
+                    source = cast(Generator[Any, Any, Any], own(*args, **kwargs))
+                    return (yield from source)
+
+            return cast(Callable[P, R], generated)
+
+        if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
 
             @functools.wraps(function)
             async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
                 with Inference(recorder, items):
-                    return await function(*args, **kwargs)
+                    return await own(*args, **kwargs)
 
             return cast(Callable[P, R], awaited)
 
@@ -363,6 +421,7 @@ class Watch(Generic[T]):
         self._source = source
 
     def __iter__(self) -> Watch[T]:
+        self._body.end(completed=False)  # a loop that was left, and is taken up again
         return self
 
     def __next__(self) -> T:
@@ -383,6 +442,7 @@ class AsyncWatch(Generic[T]):
         self._source = source
 
     def __aiter__(self) -> AsyncWatch[T]:
+        self._body.end(completed=False)
         return self
 
     async def __anext__(self) -> T:

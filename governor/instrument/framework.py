@@ -62,7 +62,7 @@ class SeenInference(Inference):
 
     def defer(self) -> tuple[SpanRecorder, float, float, int]:
         """Stop without recording: recorder, start, end and items, for who knows the end later."""
-        recorder, items = self.recorder, 1 if self._items is None else self._items
+        recorder, items = self.recorder, self._count
         self.cancel()
         return recorder, self._start_s, recorder.now(), items
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import ParamSpec, TypeVar, overload
 
-from governor.instrument.explicit import AsyncWatch, Inference, SpanRecorder, Watch
+from governor.errors import InputError
+from governor.instrument.explicit import AsyncWatch, Inference, SpanRecorder, Watch, checked_items
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,7 +47,13 @@ class Stream:
                 else 1.
         """
         inference = self._recorder.inference(items)
-        return inference if function is None else inference(function)
+        if function is None:
+            return inference
+        if not callable(function):
+            raise InputError(
+                f"{function!r} is no function to decorate; a number of items is written items=8"
+            )
+        return inference(function)
 
     def tick(self, items: int | None = None) -> None:
         """Call once a turn of the loop: the time between two calls is one inference."""
@@ -71,6 +79,12 @@ class Stream:
         """An inference that something else has timed, on the device's clock.
 
         That is ``time.perf_counter()``; of an emulated board in virtual time ``board.clock.now()``.
+
+        Raises:
+            InputError: it ends before it starts, or a number is none.
         """
+        if not (math.isfinite(start_s) and start_s <= end_s < math.inf):
+            raise InputError(f"start_s must not lie after end_s, got {start_s!r} and {end_s!r}")
+        count = checked_items(items)
         self._recorder.mark()
-        self._recorder.record(start_s, end_s, self._recorder.items() if items is None else items)
+        self._recorder.record(start_s, end_s, count or self._recorder.items())

@@ -14,6 +14,7 @@ MOST_BYTES = 65536
 """More than any attribute holds: sysfs gives one page, debugfs tables a few."""
 
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
+_COUNT = re.compile(r"[0-9]{1,20}")
 
 
 def read_text(path: Path) -> str:
@@ -62,6 +63,19 @@ def read_number(path: Path) -> float:
         ValueError: it begins with no number.
     """
     return number(read_text(path), path)
+
+
+def read_count(path: Path) -> int:
+    """The whole number, at most one of 64 bits, that is all that the file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds something else.
+    """
+    text = read_text(path)
+    if not _COUNT.fullmatch(text):
+        raise ValueError(f"{path} holds {text[:40]!r} and no count")
+    return int(text)
 
 
 def read_numbers(path: Path) -> tuple[float, ...]:

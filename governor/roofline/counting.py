@@ -142,6 +142,8 @@ def _module(
     item_shape: Sequence[int] | None,
 ) -> tuple[str, nn.Module, tuple[Any, ...]]:
     """The module, its name, and the arguments to call it with."""
+    if isinstance(model, str | Path) and ":" not in str(model):
+        _check_built_in(str(model))
     try:
         import torch
     except ImportError as error:
@@ -150,9 +152,6 @@ def _module(
     if isinstance(model, str | Path):
         name = str(model)
         if ":" not in name:
-            if name not in workload_names():
-                hint = did_you_mean(name, workload_names())
-                raise InputError(f"{name!r} is no model that can be counted{hint}; {HOW_TO_NAME}")
             workload = load_workload(name)
             # No weights are needed to count, and a large network's take long to draw.
             with torch.device("meta"):
@@ -178,6 +177,12 @@ def _module(
     several = isinstance(example_input, tuple | list)
     inputs = tuple(cast("Sequence[Any]", example_input)) if several else (example_input,)
     return name, module, inputs if batch_size is None else _resized(inputs, batch_size)
+
+
+def _check_built_in(name: str) -> None:
+    if name not in workload_names():
+        hint = did_you_mean(name, workload_names())
+        raise InputError(f"{name!r} is no model that can be counted{hint}; {HOW_TO_NAME}")
 
 
 def _checked_shape(item_shape: Sequence[int] | None) -> tuple[int, ...] | None:

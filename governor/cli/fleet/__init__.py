@@ -81,7 +81,9 @@ def fleet(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {output}: cannot be made ({error.strerror})") from error
+        raise InputError(
+            f"--output {output}: cannot be made ({error.strerror}); give a folder's path"
+        ) from error
     check_writable(output / "fleet.json")
     where = store or str(output / "profiles.db")
     rules = Rules(trials, noise, windows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,9 +44,10 @@ def draw(path: Path, runs: Sequence[BoardRun]) -> None:
         above = [100 * (w / one.least_w - 1) for w, one in zip(watts, waves, strict=True)]
         _line(energy, places, above, label, colour)
     energy.set_ylim(bottom=0)
+    step = math.ceil(len(waves) / 5)
     for axes in (trials, energy):
         axes.set_xlabel("wave", color=INK, size=9.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xticks(sorted({1, *range(step, len(waves) + 1, step)}))
         axes.legend(loc="lower left", frameon=False, fontsize=9, labelcolor=INK)
     figure.savefig(path, dpi=130)
 

@@ -68,7 +68,9 @@ def study(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {output}: cannot be made ({error.strerror})") from error
+        raise InputError(
+            f"--output {output}: cannot be made ({error.strerror}); give a folder's path"
+        ) from error
     todo = tasks(output, inferences, repeats, seed)
     swept = with_progress(spread(measure, todo, place, long_tasks=True), len(todo), "Sweeping")
     results = [one for many in swept for one in many]

@@ -47,6 +47,7 @@ def _over_clock(path: Path, results: Sequence[Result], knob: str) -> Path:
         axes.axhline(100, color=FAINT, linewidth=1, linestyle=(0, (5, 4)))
         axes.set_ylim(70, 190)
         axes.set_yticks(range(80, 200, 20), [f"{tick} %" for tick in range(80, 200, 20)])
+    panels[-1].plot([], [], "o", color=FAINT, markersize=6, label="least energy")
     panels[-1].legend(
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, labelcolor=INK
     )
@@ -88,8 +89,8 @@ def _minima(path: Path, results: Sequence[Result]) -> Path:
     low, high = _ranges(results, pairs)
     axes.bar(places - 0.2, [100 * PUBLISHED[p] for p in pairs], 0.38, color=FAINT, label="study")
     axes.bar(places + 0.2, ours, 0.38, color=COLOURS[0], label="emulation")
-    axes.errorbar(
-        places + 0.2, ours, yerr=[ours - low, high - ours], fmt="none", ecolor=INK, elinewidth=1
+    axes.errorbar(  # beside the figure at the bar's foot
+        places + 0.37, ours, yerr=[ours - low, high - ours], fmt="none", ecolor=INK, elinewidth=1
     )
     for place, pair, value in zip(places, pairs, ours, strict=True):
         axes.annotate(
@@ -97,9 +98,8 @@ def _minima(path: Path, results: Sequence[Result]) -> Path:
             xytext=(0, 3), textcoords="offset points", ha="center", size=8.5, color=INK,
         )  # fmt: skip
         axes.annotate(
-            f"{value:.0f} %", (place + 0.2, 0), xytext=(0, 5), textcoords="offset points",
-            ha="center", size=8.5, color="white", zorder=5,
-            bbox={"facecolor": COLOURS[0], "edgecolor": "none", "pad": 1.0},
+            f"{value:.0f} %", (place + 0.17, 0), xytext=(0, 5), textcoords="offset points",
+            ha="center", size=8.5, color="white",
         )  # fmt: skip
     axes.set_xticks(places, [f"{network}\n{_TITLES[b].split(' ', 1)[1]}" for b, network in pairs])
     axes.set_yticks(range(0, 25, 5), [f"{tick} %" for tick in range(0, 25, 5)])
