@@ -19,6 +19,7 @@ from lease_controls import UNTOUCHED, break_knob, make_machine, mend_knob, setti
 
 from governor.lease import client
 from governor.lease.client import Lease
+from governor.lease.custody import Custody
 from governor.lease.errors import (
     HardwareBusyError,
     LeaseError,
@@ -28,6 +29,7 @@ from governor.lease.errors import (
 )
 from governor.lease.journal import Journal
 from governor.lease.lock import LeaseLock
+from governor.lease.process import Process
 
 RIG = (sys.executable, lease_rig.__file__)
 PROGRAM = Path(sys.executable).name
@@ -342,6 +344,67 @@ def test_a_second_application_is_told_who_holds_the_lease(machine: Path) -> None
     with app(machine, "stay") as process, pytest.raises(LeaseHeldError) as refused:
         Lease.open(sysfs_root=machine, folder=machine / "run", keeper=lease_rig.KEEPER)
     assert f"pid {process.pid} ({PROGRAM} lease_rig.py)" in str(refused.value)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_another_state_folder_is_no_way_to_a_second_lease_on_the_same_machine(
+    killed: bool, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("governor.lease.lock.ENDING_S", 0.5)
+    monkeypatch.setattr("governor.lease.find.BACKENDS", ("lease_controls",))
+    first, second = (Custody(machine, machine / name) for name in ("run", "other"))
+    us = Process.of(os.getpid())
+    with app(machine, "stay") as process:
+        with pytest.raises(LeaseHeldError, match="with another --state-dir"):
+            second.take(us)
+        if killed:
+            os.kill(keeper_of(machine), signal.SIGKILL)
+        process.kill()
+        process.wait()
+        assert soon(lambda: killed or is_restored(machine))
+        assert soon(lambda: nobody_holds_it(machine))
+    first.take(us)
+    with pytest.raises(LeaseHeldError, match="with another --state-dir"):
+        second.take(us)
+    first.give_back()
+    second.take(us)
+    second.give_back()
+
+
+def test_of_two_daemons_that_begin_together_at_one_socket_one_goes_on(machine: Path) -> None:
+    socket = machine / "run" / "keeper.sock"
+    words = [sys.executable, "-c", SLOW_TO_BEGIN, str(socket), str(os.getgid()), str(machine)]
+    pipe = subprocess.PIPE
+    with ExitStack() as stack:
+        both = [
+            stack.enter_context(
+                subprocess.Popen([*words, str(machine / name)], stderr=pipe, text=True)
+            )
+            for name in ("run", "other")
+        ]
+        for each in both:
+            stack.callback(each.kill)
+        assert soon(lambda: any(each.poll() is not None for each in both))
+        ended = [each for each in both if each.poll() is not None]
+        assert [each.returncode for each in ended] == [1]
+        assert ended[0].stderr is not None
+        assert "a daemon listens at" in ended[0].stderr.read()
+        assert client.ask_daemon("status", socket)["holder"] is None
+
+
+SLOW_TO_BEGIN = """
+import sys, time
+from governor.lease import keeper, listener
+
+look = listener._remove_stale
+
+def look_and_wait(path):
+    look(path)
+    time.sleep(1.0)
+
+listener._remove_stale = look_and_wait
+sys.exit(keeper.main(["serve", *sys.argv[1:]]))
+"""
 
 
 def test_a_second_client_of_the_daemon_is_told_who_holds_the_lease(machine: Path) -> None:

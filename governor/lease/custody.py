@@ -49,7 +49,7 @@ class Custody:
         """
         make_folder(folder)
         self.journal = Journal(folder)
-        self.lock = LeaseLock(folder)
+        self.lock = LeaseLock(folder, root)
         self._root = root
         self._hardware: list[str] = []
         self._controls: tuple[Control, ...] = ()

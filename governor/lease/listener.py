@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import math
 import os
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from governor.errors import InputError
 from governor.lease.errors import LeaseError
+from governor.lease.lock import open_private
 
 SOCKET = Path("/run/energy-governor/keeper.sock")
 GROUP = "governor"
@@ -33,10 +36,11 @@ def listen(path: Path, group: str) -> tuple[socket.socket, int]:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _need_safe(path.parent)
-        _remove_stale(path)
-        unborn.unlink(missing_ok=True)
-        _bind(listener, unborn, number)
-        unborn.rename(path)
+        with _one_at_a_time(path):
+            _remove_stale(path)
+            unborn.unlink(missing_ok=True)
+            _bind(listener, unborn, number)
+            unborn.rename(path)
     except BaseException as error:
         listener.close()
         with suppress(OSError):
@@ -47,6 +51,31 @@ def listen(path: Path, group: str) -> tuple[socket.socket, int]:
         raise
     listener.setblocking(False)
     return listener, number
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Generator[None]:
+    """Of two daemons that begin together, the second one finds the first one's socket."""
+    name = path.with_name(f".{path.name}.lock")
+    lock = _locked(name)
+    try:
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _locked(path: Path) -> int:
+    """The descriptor of that file, which is there until its holder removes it."""
+    while True:
+        lock = open_private(path)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)  # of one who has removed it meanwhile
 
 
 def _bind(listener: socket.socket, path: Path, group: int) -> None:

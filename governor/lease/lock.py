@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from governor.lease.errors import LeaseHeldError
+from governor.lease.journal import RUN
 from governor.lease.process import Process
 
 ENDING_S = 5.0
@@ -31,10 +32,17 @@ class LeaseLock:
     Another one says who holds the lease, for all to read; both stay when the lease ends.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
+        """
+        Args:
+            folder: of the lock.
+            root: of the machine's files: nobody may hold a lease on them by another folder.
+        """
         self.path = folder / "lease"
         self.told = folder / "lease.json"
+        self._root = root
         self._file: int | None = None
+        self._machine: int | None = None
 
     @property
     def held(self) -> bool:
@@ -48,29 +56,36 @@ class LeaseLock:
             LeaseHeldError: someone else holds it.
             OSError: the lock's file cannot be made.
         """
-        file = _open(self.path, 0o600)
+        self._file = open_private(self.path)
         try:
-            os.fchmod(file, 0o600)  # it may be of a version that let others read it
-            self._wait_for(file)
+            os.fchmod(self._file, 0o600)  # it may be of a version that let others read it
+            if not self._soon_locked(self._file):
+                raise LeaseHeldError(held_message(self.tenure()))
+            self._machine = None if self._root is None else _open_machine(self._root)
+            if self._machine is not None and not self._soon_locked(self._machine):
+                raise LeaseHeldError(
+                    f"a keeper with another --state-dir holds a lease on the machine under "
+                    f"{self._root}: end that first, or use its --state-dir"
+                )
         except BaseException:
-            os.close(file)
+            self._close()
             raise
-        self._file = file
         with suppress(OSError):  # a full disk must not keep anything from being put back
             self._tell(Tenure(holder, Process.of(os.getpid())))
 
-    def _wait_for(self, file: int) -> None:
+    def _soon_locked(self, file: int) -> bool:
         give_up_s = time.monotonic() + ENDING_S
         while not _locked(file):
             tenure = self.tenure()
             ending = tenure is None or not tenure.holder.alive()
             if not ending or time.monotonic() >= give_up_s:
-                raise LeaseHeldError(held_message(tenure))
+                return False
             time.sleep(0.02)
+        return True
 
     def _tell(self, tenure: Tenure) -> None:
         facts = {name: process._asdict() for name, process in tenure._asdict().items()}
-        told = _open(self.told, 0o644)
+        told = os.open(self.told, _FLAGS, 0o644)
         try:
             os.ftruncate(told, 0)
             os.write(told, json.dumps(facts).encode())
@@ -79,11 +94,16 @@ class LeaseLock:
 
     def drop(self) -> None:
         """Let go."""
-        file, self._file = self._file, None
-        if file is not None:
+        if self._file is not None:
             with suppress(OSError):
                 os.truncate(self.told, 0)
-            os.close(file)
+        self._close()
+
+    def _close(self) -> None:
+        for file in (self._machine, self._file):
+            if file is not None:
+                os.close(file)
+        self._machine = self._file = None
 
     def tenure(self) -> Tenure | None:
         """Who holds the lease; None when nobody does, or it is just changing hands."""
@@ -95,8 +115,30 @@ class LeaseLock:
         return tenure if tenure.keeper.alive() else None
 
 
-def _open(path: Path, mode: int) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def open_private(path: Path) -> int:
+    """The descriptor of a file to lock, which nobody else can open.
+
+    Raises:
+        OSError: it cannot be made or opened.
+    """
+    return os.open(path, _FLAGS, 0o600)
+
+
+def _open_machine(root: Path) -> int | None:
+    """What to lock for one lease on a machine; None for who could not set it anyway.
+
+    Of the live machine a file of its own: any user could lock the folder ``/``.
+    """
+    if root.resolve() != Path("/"):
+        return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return open_private(RUN / "machine")
+    except PermissionError:
+        return None
 
 
 def _locked(file: int) -> bool:
