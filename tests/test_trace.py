@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -106,6 +108,8 @@ def test_the_optimum_of_a_bound_that_nothing_keeps_is_the_fastest_setting() -> N
         ([HEADER, ROW.replace(",20,", ",inf,")], "line 2, column latency_ms", "'inf'"),
         ([HEADER, ROW.replace(",20,", ",fast,")], "line 2, column latency_ms", "'fast'"),
         ([HEADER, ROW.replace(",20,", ",,")], "line 2, column latency_ms", "''"),
+        ([HEADER, ROW.replace(",10,", ",1e300,")], "line 2, column power_w", "beyond all measure"),
+        ([HEADER, ROW.replace(",20,", ",1e-30,")], "line 2, column latency_ms", "beyond all"),
         ([HEADER, ROW.replace(",20,", ",1e-999,")], "line 2, column latency_ms", "'1e-999'"),
         ([HEADER, ROW.replace(",10,", ",-1,")], "line 2, column power_w", "'-1'"),
         ([HEADER, ROW.replace("921.6", "1e308")], "line 2, column gpu_mhz", "'1e308'"),
@@ -142,6 +146,33 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     path.write_bytes(f"{HEADER}\n{ROW}\n".encode() + b"n\xe4no" + SLOWER[4:].encode())
     with pytest.raises(InputError, match=r"trace\.csv, line 3: byte 0xe4 is not UTF-8"):
         read_traces([path])
+
+
+def test_a_file_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("governor.devices.trace.MOST_BYTES", 1 << 20)
+    with pytest.raises(InputError, match="/dev/zero: is larger than any trace"):
+        read_traces([Path("/dev/zero")])
+
+
+SPOILT = st.sampled_from([*',;-\n\r"\0\u2028\ufeff ', "nan", "inf", "1e308", "9" * 400, ""])
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_a_spoilt_trace_is_read_or_refused(data: st.DataObject) -> None:
+    text = "\n".join([HEADER, ROW, SLOWER, ""])
+    for _ in range(data.draw(st.integers(1, 5))):
+        at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 3))
+        text = text[:at] + data.draw(SPOILT) + text[at + length :]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.csv"
+        path.write_bytes(text.encode())
+        sweeps: list[Sweep] = []
+        with suppress(InputError):
+            sweeps = read_traces([path])
+    for sweep in sweeps:
+        assert np.all(np.isfinite(sweep.mean_power_w))
+        assert sweep.latency_s[sweep.optimum(0.03)] > 0
 
 
 @pytest.mark.parametrize("name", ["", "missing.csv"])

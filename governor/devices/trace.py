@@ -26,6 +26,11 @@ _KNOBS = {
 EMULATED = " (emulated)"
 """Stands behind the name of an emulated device."""
 
+_MOST = 1e15
+"""No number of a trace is larger in SI units, and none is smaller than its inverse."""
+MOST_BYTES = 2**28
+"""A larger file is no trace: some million settings are measured in years."""
+
 BATCH_SIZE = "batch_size"
 _COLUMNS = ("device", "workload", "batch_size", *_KNOBS, "latency_ms", "power_w", "energy_j")
 
@@ -122,6 +127,8 @@ class _Row:
             value = math.nan
         if not math.isfinite(value) or value <= 0 or "_" in text:
             raise self.error(column, f"{text!r} is not a positive number; correct or drop this row")
+        if not 1.0 / _MOST <= value <= _MOST:
+            raise self.error(column, f"{text!r} is beyond all measure; correct or drop this row")
         return value
 
     def count(self, column: str) -> int:
@@ -260,11 +267,16 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); give the path of a trace CSV"
         ) from error
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            f"{path}: is larger than any trace ({MOST_BYTES >> 20} MiB); give a trace CSV"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
