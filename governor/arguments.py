@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from governor.devices import open_device
 from governor.devices.device import Device, include_named
 from governor.errors import InputError, NoDeviceError
 from governor.objective import Objective
+from governor.pace import Pace
 from governor.roofline.work import Work
 from governor.schedule import Schedule, parse_objective
 from governor.space import Knob, Space
@@ -27,6 +29,44 @@ Limit = tuple[str | float | None, str | float | None]
 _WORKLOAD = re.compile(r"(?!\s)[^@\x00-\x1f\x7f]{1,100}")
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 logger = logging.getLogger("governor")
+
+
+def check_kinds(**given: object) -> None:
+    """Raises InputError for the first argument that is not of its kind, whatever its value."""
+    for name, value in given.items():
+        fits, example = _KINDS[name]
+        if not fits(value):
+            raise InputError(f"{name} must be {example}, got {value!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "percentile": (lambda it: isinstance(it, Real), "a share such as 0.95"),
+    "trials": (_is_whole, "a whole number such as 12"),
+    "seed": (lambda it: _is_whole(it) and it >= 0, "a whole number from 0 on"),
+    "device": (
+        lambda it: isinstance(it, str) or hasattr(it, "space"),
+        "'auto', 'emulated:agx-orin' or a device object",
+    ),
+    "limits": (
+        lambda it: it is None or isinstance(it, Mapping),
+        'by knob, such as {"gpu_hz": (None, "900MHz")}',
+    ),
+    "batch_size": (
+        lambda it: it is None or isinstance(it, Iterable),
+        "sizes such as [1, 2, 4]",
+    ),
+    "instrument": (
+        lambda it: isinstance(it, Iterable),
+        "'auto', 'off' or names of frameworks",
+    ),
+    "callback": (lambda it: it is None or callable(it), "something to call with each decision"),
+    "workload": (lambda it: isinstance(it, str), "a name such as 'detector'"),
+    "pace": (lambda it: it is None or isinstance(it, Pace), "a governor.pace.Pace"),
+}
 
 
 def check_name(name: str, whose: str) -> None:

@@ -152,6 +152,11 @@ class EnergyGovernor(Stream):
             InputError: an argument cannot be used. Nothing was changed.
             NoDeviceError: nothing to govern here, and ``required``.
         """
+        arguments.check_kinds(
+            percentile=percentile, trials=trials, seed=seed, device=device, limits=limits,
+            batch_size=batch_size, instrument=instrument, callback=callback, workload=workload,
+            pace=pace,
+        )  # fmt: skip
         slo = LatencySLO.parse(latency_slo, percentile)
         aim = arguments.aim_of(objective, power_cap)
         if name:
