@@ -236,6 +236,7 @@ def test_governing_goes_on_without_a_store(
             connection.execute("UPDATE governor_schema SET version = 999")
         connection.close()
     else:
+        pytest.importorskip("psycopg", reason="psycopg is not installed; it is the extra postgres")
         profiles = f"postgresql://me:{PASSWORD}@127.0.0.1:1/fleet"
     before = file.read_bytes()
     with caplog.at_level(logging.WARNING, "governor"):
