@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from governor.roofline.fit import (
     tangent,
 )
 from governor.roofline.knobs import BATCH, PERIOD, model_inputs, other_knobs
-from governor.space import FloatArray, IntArray, Space
+from governor.space import BoolArray, FloatArray, IntArray, Space
 from governor.trial import Trial
 from policies.arrivals import Filling, Readings, items, period_s
 from policies.background import Background
@@ -58,6 +59,16 @@ _OTHER_LENGTH = 0.5
 # the trials make likely, with a log-normal prior around 1.
 _SCALES = np.array([(a, b) for a in (0.25, 0.5, 1, 2) for b in (0.1, 0.3, 0.7, 1.4, 2.8)])
 _LOG_SCALE_PRIOR = -0.5 * np.sum((np.log(_SCALES) / (0.5, 0.9)) ** 2, axis=1)
+
+# Now and then a reading says nothing of other settings: something else ran meanwhile, or a clock
+# was not what it was set to. Such a setting has an error of its own besides, so large that its
+# neighbours learn nothing of it.
+_ODD_SD = 0.5
+_LOG_ODD = float(np.log(0.05))
+_SUSPICIOUS = 10.0
+"""Squared standard errors, less those expected, between a setting and what all others say of it."""
+_MOST_ODD = 1 / 3
+"""Of the trials; were more of them odd, it is the model that is."""
 
 
 class Errors:
@@ -115,15 +126,19 @@ class RooflineKernel(Kernel):
         slopes: shape ``(2, n, p)``: the roofline's derivatives per prior standard deviation.
         errors: what the physics misses.
         scales: standard deviations of the smooth errors and of the scatter over their prior.
+        odd: rows of settings with a large error of their own.
     """
 
-    def __init__(self, slopes: FloatArray, errors: Errors, scales: FloatArray) -> None:
+    def __init__(
+        self, slopes: FloatArray, errors: Errors, scales: FloatArray, odd: IntArray
+    ) -> None:
         self.slopes = slopes
         self.errors = errors
         self.scales = scales
+        self.odd = odd
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RooflineKernel:
-        return RooflineKernel(self.slopes, self.errors, self.scales)
+        return RooflineKernel(self.slopes, self.errors, self.scales, self.odd)
 
     def __call__(self, X: FloatArray, Y: FloatArray | None = None) -> FloatArray:  # noqa: N803
         """Covariances, shape ``(len(X), len(Y))``."""
@@ -136,6 +151,7 @@ class RooflineKernel(Kernel):
         b = self.slopes[:, at].reshape(-1, parameters)
         smooth, scatter = self.scales**2
         errors = smooth * self.errors.smooth(rows, at) + scatter * self.errors.scatter(rows, at)
+        errors += _own_errors(rows, at, np.isin(rows, self.odd))
         covariance = a @ b.T
         covariance[: len(rows), : len(at)] += errors[TIME]
         covariance[len(rows) :, len(at) :] += errors[ENERGY]
@@ -148,7 +164,8 @@ class RooflineKernel(Kernel):
     def variance(self, rows: IntArray) -> FloatArray:
         """The variances of both outputs, shape ``(2, len(rows))``."""
         errors = self.scales**2 @ self.errors.variance()
-        return np.sum(self.slopes[:, rows] ** 2, axis=-1) + errors[:, None]
+        own = _ODD_SD**2 * np.isin(rows, self.odd)
+        return np.sum(self.slopes[:, rows] ** 2, axis=-1) + errors[:, None] + own
 
     def shared(self, rows: IntArray) -> FloatArray:
         """The covariance of the two outputs at each setting, shape ``(len(rows),)``."""
@@ -158,6 +175,16 @@ class RooflineKernel(Kernel):
     def is_stationary(self) -> bool:
         """Covariance depends on more than the distance between settings."""
         return False
+
+
+def _own_errors(rows: IntArray, at: IntArray, odd: BoolArray) -> FloatArray:
+    """Covariance of what odd settings have for themselves: ``(len(rows), len(at))``.
+
+    Args:
+        rows, at: settings.
+        odd: shape ``(len(rows),)``: which of ``rows`` are odd.
+    """
+    return _ODD_SD**2 * (odd[:, None] & (rows[:, None] == at))
 
 
 def _twice(rows: IntArray) -> FloatArray:
@@ -220,16 +247,35 @@ class Belief:
         return covariance.reshape(2, len(rows), 2, len(at)).swapaxes(1, 2)
 
 
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The roofline as some trials have it, ``t`` of them.
+
+    Attributes:
+        parameters: the most probable ones, shape ``(p,)``.
+        centre: shape ``(2, n)``: the roofline at the prior's mean, as its tangent at the best
+            fit has it.
+        slopes: shape ``(2, n, p)``: its derivatives per prior standard deviation.
+        scales: of the errors, see :class:`RooflineKernel`.
+        odd: shape ``(t,)``: which trials are of settings with a large error of their own.
+        log_evidence: how likely the prior made the readings, up to a constant that all share.
+        suspect: the trial that all others contradict most, where they do so plainly.
+    """
+
+    parameters: FloatArray
+    centre: FloatArray
+    slopes: FloatArray
+    scales: FloatArray
+    odd: BoolArray
+    log_evidence: float
+    suspect: int | None
+
+
 class _View:
     """The roofline as one prior has it, fitted to the trials.
 
     Attributes:
         fills: whether latency is taken to begin when the oldest item of a batch arrives.
-        centre: shape ``(2, n)``: the roofline at the prior's mean, as its tangent at the best
-            fit has it.
-        slopes: shape ``(2, n, p)``: its derivatives per prior standard deviation.
-        scales: of the errors, see :class:`RooflineKernel`.
-        log_evidence: how likely this prior made the readings, up to a constant that all share.
     """
 
     def __init__(self, prior: Prior, bend: FloatArray | float, fills: bool) -> None:
@@ -237,18 +283,12 @@ class _View:
         self.fills = fills
         self._bend = bend
         self._prior = prior
-        self._parameters: FloatArray | None = None
-        self.scales = np.ones(2)
-        self.log_evidence = 0.0
+        self._last: _Fit | None = None
 
     def look(
-        self,
-        rows: IntArray,
-        readings: Readings,
-        errors: FloatArray,
-        inputs: FloatArray,
-    ) -> None:
-        """Refit.
+        self, rows: IntArray, readings: Readings, errors: FloatArray, inputs: FloatArray
+    ) -> _Fit:
+        """Refit; a setting is taken for odd where that makes all readings likelier.
 
         Args:
             rows: shape ``(t,)``, the settings tried.
@@ -256,21 +296,82 @@ class _View:
             errors: shape ``(2, 2, t, t)``: smooth errors and scatter, each by output.
             inputs: shape ``(n, 6)``, of every setting.
         """
+        odd = np.zeros(len(rows), dtype=np.bool_)
+        best = self._last = self._fit(rows, readings, errors, inputs, odd)
+        while best.suspect is not None:
+            odd = best.odd | (rows == rows[best.suspect])
+            if odd.sum() > _MOST_ODD * len(rows):
+                break
+            doubted = self._fit(rows, readings, errors, inputs, odd)
+            if doubted.log_evidence <= best.log_evidence:
+                break
+            best = self._last = doubted
+        return best
+
+    def _fit(
+        self,
+        rows: IntArray,
+        readings: Readings,
+        errors: FloatArray,
+        inputs: FloatArray,
+        odd: BoolArray,
+    ) -> _Fit:
         # The first trial, at all-max, is the unit of time and of energy.
-        prior, logs, noise = self._prior, readings.logs, readings.noise
+        prior, logs, last = self._prior, readings.logs, self._last
         unit = logs[:, :1]
-        covariance = np.tensordot(self.scales**2, errors, 1) + np.eye(len(rows)) * noise[:, None]
+        fixed = np.apply_along_axis(np.diag, 1, readings.noise) + _own_errors(rows, rows, odd)
+        scales = np.ones(2) if last is None else last.scales
         bend = np.broadcast_to(self._bend, (2, len(inputs)))
-        observed = Observations(inputs[rows], logs - unit - bend[:, rows], covariance)
-        self._parameters = fit(observed, self._parameters, prior)
-        values, self.slopes = tangent(self._parameters, inputs, prior)
-        back = np.linalg.solve(prior.spread, prior.mean - self._parameters)
-        self.centre = values + self.slopes @ back + bend + unit
-        missed = (logs - self.centre[:, rows]).ravel()
-        self.scales, likely = _likely_scales(
-            self.slopes[:, rows].reshape(len(missed), -1), errors, noise.ravel(), missed
+        observed = Observations(
+            inputs[rows],
+            logs - unit - bend[:, rows],
+            np.tensordot(scales**2, errors, 1) + fixed,
         )
-        self.log_evidence = likely + readings.log_density
+        parameters = fit(observed, None if last is None else last.parameters, prior)
+        values, slopes = tangent(parameters, inputs, prior)
+        back = np.linalg.solve(prior.spread, prior.mean - parameters)
+        centre = values + slopes @ back + bend + unit
+        missed = (logs - centre[:, rows]).ravel()
+        tangents = slopes[:, rows].reshape(len(missed), -1)
+        known, unknown = tangents @ tangents.T + _blocks(fixed), _blocks(errors)
+        scales, likely = _likely_scales(known, unknown, missed)
+        covariance = known + np.tensordot(scales**2, unknown, 1)
+        return _Fit(
+            parameters=parameters,
+            centre=centre,
+            slopes=slopes,
+            scales=scales,
+            odd=odd,
+            log_evidence=likely + readings.log_density + _LOG_ODD * len(np.unique(rows[odd])),
+            suspect=_suspect(covariance, missed, rows, odd),
+        )
+
+
+def _suspect(
+    covariance: FloatArray, missed: FloatArray, rows: IntArray, odd: BoolArray
+) -> int | None:
+    """The first trial of the setting that fits worst to what all others say of it.
+
+    Args:
+        covariance: of the ``2 t`` readings.
+        missed: readings less what was expected of them, shape ``(2 t,)``.
+        rows: shape ``(t,)``, the settings tried.
+        odd: shape ``(t,)``: those known to fit badly.
+
+    Returns:
+        None: all fit; the first trial, which is the unit of all others, is not asked.
+    """
+    inverse = np.linalg.inv(covariance)
+    pull = inverse @ missed
+    worst, suspect = _SUSPICIOUS, None
+    for row in np.unique(rows[~odd & (rows != rows[0])]):
+        trials = np.flatnonzero(rows == row)
+        both = np.append(trials, trials + len(rows))
+        # Leave-one-out residuals: Rasmussen, Williams, Gaussian Processes, 2006, section 5.4.2.
+        squared = pull[both] @ np.linalg.solve(inverse[np.ix_(both, both)], pull[both])
+        if squared - len(both) > worst:
+            worst, suspect = squared - len(both), int(trials[0])
+    return suspect
 
 
 class Surrogate:
@@ -327,16 +428,15 @@ class Surrogate:
         unit_s = self.trials[0].mean_latency_s
         self._inputs[:, PERIOD] = period * self._items.min() / unit_s
         errors = np.stack((self._errors.smooth(rows, rows), self._errors.scatter(rows, rows)))
-        seen: list[tuple[_View, Readings, Filling]] = []
+        seen: list[tuple[_Fit, Readings, Filling]] = []
         for view, filling in self._fillings(period):
             if (readings := filling.readings(self.trials, rows)) is not None:
-                view.look(rows, readings, errors, self._inputs)
-                seen.append((view, readings, filling))
-        view, readings, filling = max(seen, key=lambda one: one[0].log_evidence)
-        kernel = RooflineKernel(view.slopes, self._errors, view.scales)
+                seen.append((view.look(rows, readings, errors, self._inputs), readings, filling))
+        best, readings, filling = max(seen, key=lambda one: one[0].log_evidence)
+        kernel = RooflineKernel(best.slopes, self._errors, best.scales, np.unique(rows[best.odd]))
         gp = GaussianProcessRegressor(kernel, alpha=readings.noise.ravel(), optimizer=None)
-        gp.fit(_twice(rows), (readings.logs - view.centre[:, rows]).ravel())
-        return Belief(view.centre, rows, gp, kernel, filling)
+        gp.fit(_twice(rows), (readings.logs - best.centre[:, rows]).ravel())
+        return Belief(best.centre, rows, gp, kernel, filling)
 
     def _fillings(self, period_s: float) -> Iterator[tuple[_View, Filling]]:
         """Each view with what it takes latency to be, where that can make a difference."""
@@ -347,24 +447,28 @@ class Surrogate:
                 yield view, Filling.of(self._items, period_s)
 
 
+def _blocks(by_output: FloatArray) -> FloatArray:
+    """Of matrices by output, shape ``(..., 2, t, t)``, those of both: ``(..., 2 t, 2 t)``."""
+    count = by_output.shape[-1]
+    blocks = np.zeros((*by_output.shape[:-3], 2 * count, 2 * count))
+    blocks[..., :count, :count] = by_output[..., TIME, :, :]
+    blocks[..., count:, count:] = by_output[..., ENERGY, :, :]
+    return blocks
+
+
 def _likely_scales(
-    slopes: FloatArray, errors: FloatArray, noise: FloatArray, missed: FloatArray
+    known: FloatArray, errors: FloatArray, missed: FloatArray
 ) -> tuple[FloatArray, float]:
     """The scales of both errors, averaged over how likely they make the ``2 t`` readings.
 
     And the log of how likely the readings are over all scales, up to a constant.
 
     Args:
-        slopes: shape ``(2 t, p)``.
-        errors: shape ``(2, 2, t, t)``: smooth errors and scatter, each by output.
-        noise: variances, shape ``(2 t,)``.
+        known: covariance of the readings without both errors, shape ``(2 t, 2 t)``.
+        errors: shape ``(2, 2 t, 2 t)``: of smooth errors and scatter.
         missed: readings less the roofline at the prior's mean, shape ``(2 t,)``.
     """
-    count = len(missed) // 2
-    blocks = np.zeros((2, 2 * count, 2 * count))
-    blocks[:, :count, :count] = errors[:, TIME]
-    blocks[:, count:, count:] = errors[:, ENERGY]
-    covariance = slopes @ slopes.T + np.diag(noise) + np.tensordot(_SCALES**2, blocks, 1)
+    covariance = known + np.tensordot(_SCALES**2, errors, 1)
     roots = np.linalg.cholesky(covariance)
     white = np.linalg.solve(roots, np.broadcast_to(missed[:, None], (len(_SCALES), len(missed), 1)))
     log_determinants = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(axis=1)

@@ -246,6 +246,33 @@ def test_a_clock_that_the_network_hardly_needs_is_lowered_though_the_prior_says_
     assert max(excess) < 0.02, excess
 
 
+@pytest.mark.parametrize("spoilt", [1, 2, 4])
+@pytest.mark.parametrize(("slower", "dearer"), [(1.5, 1.4), (1.0, 1.5)])
+def test_one_spoilt_reading_does_not_mislead_the_search(
+    spoilt: int, slower: float, dearer: float
+) -> None:
+    excess = []
+    for seed in range(6):
+        board = Board(seed, noise=0.01)
+        slo_s = board.slo_s(1.6)
+        search = Search(problem := Problem(SPACE, slo_s, seed), BayesianPolicy(problem), 12)
+        while (proposal := search.next()) is not None:
+            trial = board.measure(proposal.point)
+            if len(search.trials) == spoilt:
+                trial = dataclasses.replace(
+                    trial,
+                    latency_s=slower * trial.latency_s,
+                    mean_latency_s=slower * trial.mean_latency_s,
+                    energy_j=dearer * trial.energy_j,
+                    power_w=dearer / slower * trial.power_w,
+                )
+            search.record(trial)
+        row = SPACE.index(search.choose().point)
+        assert board.latency_s[row] <= slo_s
+        excess.append(board.energy_j[row] / board.optimum_j(slo_s) - 1)
+    assert np.mean(excess) < 0.03
+
+
 def test_a_policy_refuses_a_trial_without_a_point() -> None:
     board = Board(0)
     baseline = dataclasses.replace(board.measure(SPACE.point(0)), point=None)
