@@ -63,6 +63,7 @@ class Controller:
         held: the latest window at the point that is held.
         frozen: no inferences arrive.
         governing: whether it may set anything.
+        stopped: hands off for good.
         disturbances: by cause, ``knob`` or ``stalled``.
         fallbacks, drifts: how often the guard and the drift detector spoke.
         savings: joules, against the baseline.
@@ -97,6 +98,7 @@ class Controller:
         self.held: Trial | None = None
         self.frozen = False
         self.governing = space is not None
+        self.stopped = False
         self.disturbances: Counter[str] = Counter()
         self.fallbacks = self.drifts = 0
         self.savings = Savings()
@@ -112,6 +114,7 @@ class Controller:
         self.seen.objective = objective
         self._bounds = Bounds(self.seen)
         self._searches = Searches(self._envelope, self.seen, policy_for, trials, seed)
+        self._phases = {_mode(info): self.phases}
         self._step: Callable[[float], Decision | None] = self._in_baseline
         self._because = ""
         self._backoff = Backoff(self._pace.rest_s)
@@ -323,6 +326,7 @@ class Controller:
 
     def stop_governing(self, now_s: float, reason: str) -> Decision:
         """Hands off for good; measuring goes on."""
+        self.stopped = True
         self.governing = False
         return self._release(now_s, reason)
 
@@ -336,6 +340,29 @@ class Controller:
         self._step = self._in_baseline if self.baseline is None else self._measuring
         self.phase = "baseline"
         return self._set(now_s, "release", reason, None, trial)
+
+    # Other settings ----------------------------------------------------------------------
+
+    def leave(self, now_s: float, why: str) -> Decision:
+        """The device allows other settings than before: hands off, until :meth:`enter`."""
+        self._baseline_holds = False
+        return self._measure_baseline(now_s, why)
+
+    def enter(self, space: Space, info: DeviceInfo) -> None:
+        """What is allowed from now on: it begins as at the start, with the totals going on.
+
+        What was found before in this power mode is known; of the others nothing is.
+        """
+        self.governing = True
+        self.slo_feasible = self.held = None
+        self._envelope.move(space)
+        self._setting.move(space)
+        self._searches.move(self._phases.setdefault(_mode(info), Phases()))
+
+    def stay_out(self, now_s: float, reason: str) -> Decision:
+        """Nothing that is allowed can be told: measure only, until :meth:`leave` comes again."""
+        self.governing = False
+        return self._release(now_s, reason)
 
     # Another bound or objective ----------------------------------------------------------
 
@@ -900,6 +927,10 @@ class Controller:
         expected_j = proposal.expected_energy_j
         self.predicted_j = math.nan if expected_j is None else expected_j
         return decision
+
+
+def _mode(info: DeviceInfo) -> str:
+    return info.facts.get("power mode", "")
 
 
 def _risky(proposal: Proposal) -> bool:

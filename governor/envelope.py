@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from governor.ceiling import Ceiling
 from governor.heat import LOWER, Heat
 from governor.space import FloatArray, OperatingPoint, Space
+from governor.tried import Tried
 
 
 class Envelope:
@@ -21,6 +22,12 @@ class Envelope:
     def __init__(self, space: Space, heat: Heat) -> None:
         self.heat = heat
         self.default_w = math.nan
+        self._ceiling = Ceiling(space)
+
+    def move(self, space: Space) -> None:
+        """Other settings from now on; what was drawn before tells nothing of them."""
+        self.default_w = math.nan
+        self.heat.tried = Tried()
         self._ceiling = Ceiling(space)
 
     @property

@@ -125,10 +125,22 @@ class Experience:
 
         ``disowned``: what of that was contradicted, as it becomes known.
         """
-        self._disowned = disowned
         if self._thread is not None:
             self._thread.start()
-        self._do(lambda: self._load(tell))
+        self.move(self._key, self._space, tell, disowned)
+
+    def move(
+        self,
+        key: ProfileKey,
+        space: Space,
+        tell: Callable[[list[PastPhase]], None],
+        disowned: Sequence[PastPhase] = (),
+    ) -> None:
+        """Other settings from now on, which have profiles of their own; else as :meth:`begin`."""
+        self._key, self._space, self._disowned = key, space, disowned
+        self._latest = self._first = None
+        self._entries, self._read = [], []
+        self._do(lambda: self._load(key, tell))
 
     def keep(self, found: PastPhase | None, slo: str) -> None:
         """A search came to an end; what it found is new, or is what was known before.
@@ -154,7 +166,8 @@ class Experience:
         key = replace(self._key, workload=workload, slo=slo, objective=about(found.objective))
         entry = Entry(key, profile)
         self._entries = [entry, *(each for each in self._entries if each.key != entry.key)]
-        self._do(lambda: self._save(*entry))
+        space = self._space
+        self._do(lambda: self._save(*entry, space))
 
     def close(self) -> None:
         """Wait until everything is kept, but not for a server that hangs."""
@@ -187,15 +200,17 @@ class Experience:
                 known = isinstance(error, GovernorError)
                 logger.warning("%s; governing goes on without it", error, exc_info=not known)
 
-    def _load(self, tell: Callable[[list[PastPhase]], None]) -> None:
-        own = self._store.lookup(self._key) if self._key.workload else None
-        alike = self._store.similar(self._key)
-        self._read = self._entries = ([] if own is None else [Entry(self._key, own)]) + alike
+    def _load(self, key: ProfileKey, tell: Callable[[list[PastPhase]], None]) -> None:
+        own = self._store.lookup(key) if key.workload else None
+        alike = self._store.similar(key)
+        if key != self._key:
+            return  # they are other settings already
+        self._read = self._entries = ([] if own is None else [Entry(key, own)]) + alike
         phases = [past for entry in self._entries if self._same(entry) and (past := _past(entry))]
         tell(phases[::-1])
 
-    def _save(self, key: ProfileKey, profile: Profile) -> None:
-        fit = fitted(self._space, [one.trial for one in profile.trials])
+    def _save(self, key: ProfileKey, profile: Profile, space: Space) -> None:
+        fit = fitted(space, [one.trial for one in profile.trials])
         if fit is not None:
             named = zip(PARAMETERS, fit.mean.tolist(), fit.sd.tolist(), strict=True)
             coefficients = {name: Coefficient(mean=mean, sd=sd) for name, mean, sd in named}

@@ -27,7 +27,7 @@ from governor.roofline.work import Work
 from governor.runtime import Runtime
 from governor.schedule import Follower, Schedule
 from governor.slo import LatencySLO
-from governor.space import OperatingPoint
+from governor.space import OperatingPoint, Space
 from governor.status import Status
 from governor.streams import Resolution
 from governor.trial import MAIN, Span, Trial
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from governor.exporter import Exporter, MetricsConfig
     from governor.metrics import Collector
     from governor.phases import PastPhase
+    from governor.profile import ProfileKey
     from governor.store import ProfileStore
 
 logger = logging.getLogger("governor")
@@ -162,9 +163,12 @@ class EnergyGovernor(Stream):
         if name:
             arguments.check_name(name, "governor")
         self._name = name
+        self._workload, self._limits = workload, limits
         self._metrics = arguments.metrics_config(metrics)
         store = arguments.profile_store(profiles, workload)
-        sizes = arguments.batch_sizes(batch_size)
+        told = store is not None or record is not None
+        self._work = arguments.counted_work(model) if told else None
+        self._sizes = sizes = arguments.batch_sizes(batch_size)
         limits_c = parse_thermal_limit(thermal_limit)
         frameworks = parse_instrument(instrument)
         self._policies = PolicySource(policy)
@@ -184,11 +188,14 @@ class EnergyGovernor(Stream):
         policy_for: PolicyFactory = self._policies
         self._experience: Experience | None = None
         if store is not None and space is not None:
-            from governor.experience import Experience, key_of  # only who keeps profiles pays
+            from governor.experience import Experience  # only who keeps profiles pays
 
-            key = key_of(self._info, space, slo, workload, arguments.counted_work(model))
             self._experience = Experience(
-                store, key, space, in_thread=not clock.virtual, owned=store is not profiles
+                store,
+                self._key(space, slo),
+                space,
+                in_thread=not clock.virtual,
+                owned=store is not profiles,
             )
             policy_for = self._experience.informing(policy_for)
         self._callback = callback
@@ -222,7 +229,7 @@ class EnergyGovernor(Stream):
             self._record = Recorder(
                 arguments.record_path(record), self._controller, space, self._info,
                 policy=self._policies.name, trials=trials, seed=seed,
-                work=arguments.counted_work(model),
+                work=self._work,
             )  # fmt: skip
         super().__init__(recorder)
         # real work takes none of virtual time, so there it is seen only if named
@@ -236,6 +243,7 @@ class EnergyGovernor(Stream):
             batch_size=sizes[0] if sizes else 1,
             on_decision=self._report,
             on_look=self._look,
+            on_renewed=self._renewed,
         )
         self._guard = ExitGuard(self._end)
         self._state = "new"
@@ -278,16 +286,47 @@ class EnergyGovernor(Stream):
         if self._record is not None:
             self._record.begin(self._clock.now())
         if self._experience is not None:
-            self._experience.begin(self._recall, self._controller.phases.disowned)
+            self._experience.begin(self._recalling(), self._controller.phases.disowned)
         self._runtime.start()
         self._automatic.begin()
         return self
 
-    def _recall(self, phases: Sequence[PastPhase]) -> None:
-        """What earlier runs have found, before the first search begins."""
+    def _recalling(self) -> Callable[[Sequence[PastPhase]], None]:
+        """Takes note of what earlier runs have found in the present settings, before a search."""
+        known = self._controller.phases
+
+        def recall(phases: Sequence[PastPhase]) -> None:
+            with self._runtime.lock:
+                for phase in phases:
+                    if phase not in known.disowned:
+                        known.remember(phase)
+
+        return recall
+
+    def _key(self, space: Space, slo: LatencySLO) -> ProfileKey:
+        from governor.experience import key_of
+
+        return key_of(self._info, space, slo, self._workload, self._work)
+
+    def _renewed(self) -> None:
+        """The device allows other settings than before, as in another power mode.
+
+        Raises:
+            InputError: none of them is within the limits, or the policy knows only the old ones.
+        """
+        if self._device is None:
+            return
+        self._policies.check_may_change("the power mode")
+        space = arguments.allowed_space(self._device, self._limits, self._sizes)
+        self._info = self._device.info
+        if self._record is not None:
+            self._record.move(self._clock.now(), space, self._info)
         with self._runtime.lock:
-            for phase in phases:
-                self._controller.phases.remember(phase)
+            self._controller.enter(space, self._info)
+        if self._experience is not None:
+            key = self._key(space, self._controller.slo)
+            disowned = self._controller.phases.disowned
+            self._experience.move(key, space, self._recalling(), disowned)
 
     def _export(self, config: MetricsConfig) -> None:
         from governor.exporter import Exporter

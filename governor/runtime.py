@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -11,12 +12,13 @@ from collections.abc import Callable, Sequence
 from governor.beat import Beat
 from governor.controller import Controller
 from governor.decision import Decision
-from governor.devices.device import Clock, Device, Sample
+from governor.devices.device import ChangingDevice, Clock, Device, Sample
 from governor.errors import DeviceError, GovernorError
 from governor.instrument.explicit import SpanRecorder
 from governor.senses import Senses
 from governor.space import OperatingPoint
 from governor.trial import Span
+from governor.units import format_duration
 
 OnLook = Callable[[float, Sequence[Span], Sample | None], None]
 
@@ -25,6 +27,8 @@ STOP_S = 5.0
 """The longest that the end of the block waits for a look in progress."""
 READING_SHARE = 0.3
 """Of a sensor's refresh: so often sensors and knobs are read. More finds nothing new."""
+RENEW_S = 60.0
+"""Until it is tried again to find out what a device allows that has changed."""
 logger = logging.getLogger("governor")
 
 
@@ -54,13 +58,17 @@ class Runtime:
         batch_size: int = 1,
         on_decision: Callable[[Decision], None] = lambda _decision: None,
         on_look: OnLook | None = None,
+        on_renewed: Callable[[], None] = lambda: None,
         poll_s: float = POLL_S,
     ) -> None:
         """
         Args:
             on_decision: called with each decision once it is in force.
             on_look: called, before the controller, with the time on the device's clock and what
-                it is about to be shown. Both are called from the control loop's thread.
+                it is about to be shown.
+            on_renewed: called when the device allows other settings than before, to tell the
+                controller; may raise :class:`GovernorError`. All are called from the control
+                loop's thread.
         """
         self.batch_size = batch_size
         self.senses = Senses(device, lambda: controller.target is not None)
@@ -74,6 +82,10 @@ class Runtime:
         self._first_batch_size = batch_size
         self._on_decision = on_decision
         self._on_look = on_look
+        self._on_renewed = on_renewed
+        self._changing = device if isinstance(device, ChangingDevice) else None
+        self._change = ""
+        self._renew_s = -math.inf
         self._poll_s = poll_s
         self._next_look_s = 0.0
         refresh_s = 0.0 if device is None else device.info.sensor_refresh_s
@@ -149,9 +161,34 @@ class Runtime:
     def step(self) -> None:
         """Look once, and carry out what is decided."""
         with self._looking:
-            decision = self._look()
+            decision = self._renew() or self._look()
             if decision is not None and self._running:
                 self._carry_out(decision)
+
+    def _renew(self) -> Decision | None:
+        """Where the device allows other settings than before: put back, and begin with those."""
+        device, now_s = self._changing, self._clock.now()
+        if device is None or not self._running or self._controller.stopped:
+            return None
+        if change := device.take_change():
+            self._change, self._renew_s = change, now_s
+        if not self._change or now_s < self._renew_s:
+            return None
+        with self.lock:
+            decision = self._controller.leave(now_s, self._change)
+        self._put_back("release")
+        try:
+            device.renew()
+            self._on_renewed()
+        except GovernorError as error:
+            reason, self._renew_s = f"{self._change}; {error}; measuring only", math.inf
+            if isinstance(error, DeviceError):  # else it was refused, until another change
+                reason += f"; trying again in {format_duration(RENEW_S)}"
+                self._renew_s = now_s + RENEW_S
+            with self.lock:
+                return self._controller.stay_out(now_s, reason)
+        self._change = ""
+        return decision
 
     def _look(self) -> Decision | None:
         if not self._running:
@@ -175,7 +212,11 @@ class Runtime:
             if decision.change:
                 self._set(decision)
         except DeviceError as error:
-            self._let_go(str(error), for_good=False)
+            renewed = self._renew()  # it may have been refused for another power mode's limits
+            if renewed is None:
+                self._let_go(str(error), for_good=False)
+            else:
+                self._carry_out(renewed)
         else:
             self._on_decision(decision)
 

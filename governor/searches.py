@@ -84,6 +84,13 @@ class Searches:
         self.carried = ()
         return anchor, past
 
+    def move(self, phases: Phases) -> None:
+        """Other settings from now on, and what was found in them before: nothing else is known."""
+        self.remember()
+        self.phases = phases
+        self.carried = ()
+        self.campaign = self._new_campaign()
+
     def begin(self, anchor: Trial, known: Sequence[Trial] = ()) -> None:
         """Begin a search that knows the fastest point.
 

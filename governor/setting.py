@@ -29,6 +29,10 @@ class Setting:
         self._space = space
         self.read: OperatingPoint | None = None
 
+    def move(self, space: Space) -> None:
+        """Other settings from now on."""
+        self._space = space
+
     def ask_for(self, target: OperatingPoint | None) -> None:
         """This is to be set; nothing is known of it yet."""
         self.target = target

@@ -165,6 +165,26 @@ class ExtensibleDevice(Protocol):
         ...
 
 
+@runtime_checkable
+class ChangingDevice(Protocol):
+    """A device whose space others may change meanwhile, as by choosing another power mode."""
+
+    def take_change(self) -> str:
+        """Why :attr:`Device.space` is not what may be set any more, for people, once; empty: it is.
+
+        Cheap: it was noticed by :meth:`Device.sample`. Whoever takes it calls :meth:`renew`.
+        """
+        ...
+
+    def renew(self) -> None:
+        """:meth:`Device.release`, then be as opened now: :attr:`Device.space`, :attr:`Device.info`.
+
+        Raises:
+            DeviceError: it cannot be opened; the space is as before, and it may be tried again.
+        """
+        ...
+
+
 def include_named(device: Device, knobs: Iterable[str]) -> tuple[str, ...]:
     """Make those knobs part of the device's space that it leaves alone unless asked for.
 

@@ -14,14 +14,14 @@ from typing import Protocol
 from governor.devices.device import Clock, DeviceInfo, MonotonicClock, Sample
 from governor.devices.ina3221 import find_rails
 from governor.devices.jetson_facts import facts
-from governor.devices.nvpmodel import present_mode
+from governor.devices.nvpmodel import STATUS, present_mode
 from governor.devices.thermal import THROTTLING, Temperatures, Throttling, trip_c
 from governor.errors import DeviceError, InputError
 from governor.lease import cpu_cores
 from governor.lease.client import Lease as KeeperLease
 from governor.lease.jetson_board import Board, identify, is_emulated, l4t, model, why_no_jetson
 from governor.lease.jetson_controls import gpu_node, survey
-from governor.lease.kernel_files import read_number
+from governor.lease.kernel_files import read_number, text_if_there
 from governor.space import Knob, OperatingPoint, Space
 
 KNOBS = ("cpu_hz", "gpu_hz", "emc_hz")
@@ -96,6 +96,7 @@ class JetsonDevice:
         Raises:
             DeviceError: the lease cannot be had, or there is no clock to set.
         """
+        self._board = board
         self._root = root
         self._rails = rails
         self._temperatures = Temperatures(root)
@@ -107,16 +108,12 @@ class JetsonDevice:
         self._changed_s = self._clock.now()
         self._set_since: set[OperatingPoint] = set()
         self._open_lease = open_lease
-        self._lease: Lease | None = open_lease()
         self._owed = False
-        self._mode = present_mode(root)
-        self.space = _space(self._lease.levels, root)
-        self._optional = {
-            name: Knob(name, self._lease.levels[name])
-            for name in OPTIONAL
-            if len(self._lease.levels.get(name, ())) > 1
-        }
-        self.info = _info(board, root, rails)
+        self._mode = self._mode_seen = present_mode(root)
+        self._status: str = text_if_there(root / STATUS)
+        self._followed = False
+        self._lease: Lease | None = open_lease()
+        self._begin(self._lease)
 
     @classmethod
     def open(
@@ -143,6 +140,16 @@ class JetsonDevice:
         rails = open_rails(sysfs_root, board)
         lease = open_lease or (lambda: KeeperLease.open(sysfs_root=sysfs_root))
         return cls(board, rails, lease, sysfs_root, clock)
+
+    def _begin(self, lease: Lease) -> None:
+        """What may be set in this lease."""
+        self.space = _space(lease.levels, self._root)
+        self._optional = {
+            name: Knob(name, lease.levels[name])
+            for name in OPTIONAL
+            if len(lease.levels.get(name, ())) > 1
+        }
+        self.info = _info(self._board, self._root, self._rails)
 
     @property
     def clock(self) -> Clock:
@@ -190,7 +197,11 @@ class JetsonDevice:
             self._lease = self._open_lease()
         self._heed_the_mode()
         self._set_since.add(point)
-        return self._point(self._lease.set(point))
+        try:
+            return self._point(self._lease.set(point))
+        except DeviceError:
+            self._watch_the_mode()
+            raise
 
     def release(self) -> None:
         """End the lease, which puts back every file as it was found.
@@ -207,23 +218,57 @@ class JetsonDevice:
             lease.release()
             self._owed = False
 
+    def take_change(self) -> str:
+        """Once, that the power mode was changed: what may be set now, :meth:`renew` finds out."""
+        self._followed = True
+        before, now = self._mode, self._mode_seen
+        if now is None or now == before:
+            return ""
+        self._mode = now
+        return f"the power mode was changed from {before or 'unknown'} to {now}"
+
+    def renew(self) -> None:
+        """:meth:`release`, then a new lease with the levels of the present power mode.
+
+        Raises:
+            DeviceError: something would not go back, or there is no lease or clock to be had.
+        """
+        self.release()
+        lease = self._open_lease()
+        try:
+            self._begin(lease)
+        except BaseException:
+            lease.release()
+            raise
+        self._lease = lease
+
     def sample(self) -> Sample:
-        """Read the sensors.
+        """Read the sensors, and which power mode it is.
 
         Raises:
             DeviceError: no rail could be read, or the sensor is stuck.
         """
         now_s = self._clock.now()
+        self._watch_the_mode()
         power_w = self._rails.read()
         if not power_w:
             raise DeviceError(f"no power rail can be read; see governor doctor ({self.info.name})")
         self._check_that_it_moves(now_s, power_w)
         return Sample(now_s, power_w, self._temperatures.read(now_s), self._throttling.read(now_s))
 
+    def _watch_the_mode(self) -> None:
+        """Its names are looked up only where the status has changed: this is asked often."""
+        status = text_if_there(self._root / STATUS)
+        if status != self._status:
+            self._status, self._mode_seen = status, present_mode(self._root)
+
     def _heed_the_mode(self) -> None:
-        """The lease leaves the new mode's limits; the levels are those of the mode of then."""
+        """Tell whoever does not ask :meth:`take_change`: the levels are those of the mode of then.
+
+        The lease leaves the new mode's limits.
+        """
         before, now = self._mode, present_mode(self._root)
-        if now is None or now == before:
+        if self._followed or now is None or now == before:
             return
         self._mode = now
         logger.warning(

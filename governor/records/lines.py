@@ -178,7 +178,8 @@ class End:
     """The last line of a run that ended by itself; a crash leaves none.
 
     Attributes:
-        reason: ``exit``, ``exception`` or a signal's name.
+        reason: ``exit``, ``exception``, a signal's name; or ``other settings``, as of another power
+            mode: the next run in the file goes on with those.
         total_j: joules on the total rail in all.
     """
 

@@ -60,6 +60,7 @@ class Recorder:
         self._baseline: Trial | None = None
         self._written = 0
         self._window = _Window(0.0, "baseline", None, 0.0)
+        self._before = (0, 0, 0, 0.0)
 
     @property
     def errors(self) -> int:
@@ -69,6 +70,15 @@ class Recorder:
     def begin(self, now_s: float) -> None:
         """The run starts."""
         self._file = LineFile(self._path)
+        self._begin(now_s)
+
+    def move(self, now_s: float, space: Space, info: DeviceInfo) -> None:
+        """Other settings from now on: another run in the same file, as its header names them."""
+        self._end(now_s, "other settings")
+        self._space, self._info, self._before = space, info, self._totals
+        self._begin(now_s)
+
+    def _begin(self, now_s: float) -> None:
         self._began_s = now_s
         slo, work = self._controller.slo, self._work
         levels = {} if self._space is None else {k.name: list(k.levels) for k in self._space.knobs}
@@ -133,23 +143,33 @@ class Recorder:
         """The run is over; everything is written when this returns."""
         if self._file is None:
             return
+        self._end(now_s, reason)
+        self._file.close()
+
+    @property
+    def _totals(self) -> tuple[int, int, int, float]:
+        """Inferences, items, violations and joules of all runs so far."""
         seen = self._controller.seen
+        return seen.inferences, seen.items, seen.violations, seen.meter.total_j
+
+    def _end(self, now_s: float, reason: str) -> None:
+        inferences, items, violations, total_j = self._totals
+        before = self._before
         self._close_window(now_s)
         self._put_trials(now_s)
         self._put(
             End(
                 time_s=self._since(now_s),
                 reason=reason,
-                inferences=seen.inferences,
-                items=seen.items,
-                violations=seen.violations,
-                total_j=seen.meter.total_j,
+                inferences=inferences - before[0],
+                items=items - before[1],
+                violations=violations - before[2],
+                total_j=total_j - before[3],
                 baseline_energy_j=_energy(self._controller.baseline),
                 held_energy_j=_energy(self._controller.held),
                 saving=self._controller.saving,
             )
         )
-        self._file.close()
 
     def _put_trials(self, now_s: float) -> None:
         """Those that are new."""
