@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from governor.space import FloatArray, OperatingPoint, Space
+from governor.space import BoolArray, FloatArray, OperatingPoint, Space
 
 STEP = 0.8
 """A board that throttles without saying which knob it lowers is tried at so much of each."""
@@ -19,7 +19,7 @@ PATIENCE_S = 600.0
 MORE = 1.1
 """Under a cap of power, all is worth another try when so many times that power is allowed."""
 TOUCHING = 0.85
-"""Of the cap: what is held below that would be held under a higher one, too."""
+"""Of the most that may be drawn: what is held below that would be held under a higher cap, too."""
 
 
 class Ceiling:
@@ -28,11 +28,12 @@ class Ceiling:
 
     Attributes:
         space: what is allowed now.
+        uncapped: what would be, but for a cap on power.
     """
 
     def __init__(self, space: Space) -> None:
-        self.space = space
         self._whole = space
+        self._start_from(space)
         self._hot_c = math.nan
         self._since_s = -math.inf
         self._cap_w = self._allowed_w = math.inf
@@ -74,7 +75,7 @@ class Ceiling:
             below &= column <= max(value, lowest[name])
         if below.all() or not below.any():
             return False
-        self.space = Space.of_settings(self.space.names, self.space.settings[below])
+        self._start_from(_part(self.space, below))
         self._hot_c = _hottest(temperature_c)
         self._since_s = now_s
         return True
@@ -83,18 +84,33 @@ class Ceiling:
         """Allow only what draws no more than ``cap_w``, or the least of all where nothing does.
 
         Args:
-            power_w: of every setting of :attr:`space`, shape ``(n,)``.
+            power_w: of every setting of :attr:`uncapped`, shape ``(n,)``.
             allowed_w: what the heat allows: when that is plainly more, the ceiling may lift.
 
         Returns:
             False where nothing is to be left out, or could be.
         """
-        below = power_w <= max(cap_w, float(power_w.min()))
-        if below.all():
+        cap_w = min(cap_w, self._cap_w)
+        below = self._kept & (power_w <= max(cap_w, float(power_w[self._kept].min())))
+        if (below == self._kept).all():
             return False
-        self.space = Space.of_settings(self.space.names, self.space.settings[below])
+        self._keep(below)
         self._cap_w, self._allowed_w = cap_w, max(cap_w, allowed_w)
         return True
+
+    def misplaced(self, power_w: FloatArray, cap_w: float) -> bool:
+        """Whether the cap leaves out what draws no more than it, and plainly more than the rest.
+
+        Args:
+            power_w: of every setting of :attr:`uncapped`, as far as known now, shape ``(n,)``.
+            cap_w: what it may draw now.
+        """
+        missed_w = power_w[~self._kept & (power_w <= min(cap_w, self._cap_w))]
+        return self.capped and bool((missed_w > MORE * power_w[self._kept].max()).any())
+
+    def refit(self, power_w: FloatArray, cap_w: float) -> None:
+        """The cap stays, but what draws how much is better known; see :meth:`misplaced`."""
+        self._keep(power_w <= min(cap_w, self._cap_w))
 
     def may_lift(
         self, now_s: float, temperature_c: Mapping[str, float], cap_w: float = math.inf
@@ -108,9 +124,14 @@ class Ceiling:
         hot = _hottest(temperature_c) > self._hot_c - COOLED_C  # NaN: it does not tell
         return not hot or now_s - self._since_s > PATIENCE_S
 
-    def hampers(self, power_w: float) -> bool:
-        """Whether what draws so much might be another if more power were allowed."""
-        return power_w > TOUCHING * self._cap_w or not self.capped
+    def hampers(self, watts: float, power_w: FloatArray) -> bool:
+        """Whether what draws so much might be another if more power were allowed.
+
+        ``power_w``: of every setting of :attr:`uncapped`, as far as known now, shape ``(n,)``.
+        """
+        if not self.capped:
+            return True
+        return watts > TOUCHING * min(self._cap_w, float(power_w[self._kept].max()))
 
     def allows(self, power_w: float) -> bool:
         """Whether heat lets so much be drawn."""
@@ -118,8 +139,19 @@ class Ceiling:
 
     def lift(self) -> None:
         """Allow everything again."""
-        self.space = self._whole
+        self._start_from(self._whole)
         self._cap_w = self._allowed_w = math.inf
+
+    def _start_from(self, space: Space) -> None:
+        self.space = self.uncapped = space
+        self._kept = np.ones(len(space), dtype=np.bool_)
+
+    def _keep(self, rows: BoolArray) -> None:
+        self.space, self._kept = _part(self.uncapped, rows), rows
+
+
+def _part(space: Space, rows: BoolArray) -> Space:
+    return Space.of_settings(space.names, space.settings[rows])
 
 
 def _hottest(temperature_c: Mapping[str, float]) -> float:

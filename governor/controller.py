@@ -482,6 +482,8 @@ class Controller:
         if self._campaign.begun:
             self._searches.record(trial)
             return self._proceed(now_s, because, trial)
+        if self._envelope.misplaced:
+            return self._search_above(now_s, because, trial)
         trial, past = self._searches.anew(trial)
         self.slo_feasible = self._searches.hopeful
         if self.baseline is not None:
@@ -835,10 +837,17 @@ class Controller:
         """
         if not self._envelope.allow_below(power_w):
             return None
-        carried = self._campaign.known.trials
+        carried = self._campaign.known.trials or self._searches.carried
         decision = self._begin_search(now_s, f"{because}: searching below it", trial)
         self._searches.carried = carried
         return replace(decision, kind="heat")
+
+    def _search_above(self, now_s: float, because: str, trial: Trial) -> Decision:
+        """The first point of a search draws less than was thought: so do others left out."""
+        self._searches.outcomes["less_power"] += 1
+        self._searches.trials.append(trial)
+        self._searches.carried = (*self._searches.carried, trial)
+        return self._begin_search(now_s, f"{because}, less than thought", trial)
 
     # What cannot be measured -------------------------------------------------------------
 

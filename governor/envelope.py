@@ -23,6 +23,7 @@ class Envelope:
         self.heat = heat
         self.default_w = math.nan
         self._ceiling = Ceiling(space)
+        self._expected: tuple[tuple[Space, int, float], FloatArray] | None = None
 
     def move(self, space: Space) -> None:
         """Other settings from now on; what was drawn before tells nothing of them."""
@@ -62,16 +63,18 @@ class Envelope:
         cap_w = self.heat.trial_cap_w
         if not math.isfinite(cap_w):
             return 0.0
-        power_w = float(self._expected_w()[self.space.index(point)])
+        power_w = float(self._expected_w[self._ceiling.uncapped.index(point)])
         return 0.0 if power_w <= cap_w else power_w
 
     # Down and up -------------------------------------------------------------------------
 
     def renew(self, now_s: float, temperature_c: Mapping[str, float]) -> None:
         """Before a search: allow what may be tried now, all of it and no more."""
-        if self.may_lift(now_s, temperature_c):
+        if self._allows_more(now_s, temperature_c):
             self._ceiling.lift()
         self._allow_up_to(self.heat.trial_cap_w)
+        if self.misplaced:
+            self._ceiling.refit(self._expected_w, self.heat.trial_cap_w)
 
     def allow_below(self, power_w: float) -> bool:
         """Allow only what draws plainly less; False: nothing does, and all is as it was."""
@@ -89,19 +92,36 @@ class Envelope:
 
     def may_lift(self, now_s: float, temperature_c: Mapping[str, float]) -> bool:
         """Whether more might be allowed."""
-        return self._ceiling.may_lift(now_s, temperature_c, self.heat.spare_w)
+        if self._allows_more(now_s, temperature_c):
+            return True
+        return self.capped and self._ceiling.misplaced(self._expected_w, self.heat.spare_w)
+
+    @property
+    def misplaced(self) -> bool:
+        """Whether more may be tried now than is allowed, as it draws less than was thought.
+
+        What a setting draws is little more than a guess before any was tried.
+        """
+        return self.capped and self._ceiling.misplaced(self._expected_w, self.heat.trial_cap_w)
 
     def hampers(self, power_w: float) -> bool:
         """Whether what draws so much might be another if more power were allowed."""
-        return self._ceiling.hampers(power_w)
+        return self._ceiling.hampers(power_w, self._expected_w)
+
+    def _allows_more(self, now_s: float, temperature_c: Mapping[str, float]) -> bool:
+        return self._ceiling.may_lift(now_s, temperature_c, self.heat.spare_w)
 
     def _allow_up_to(self, cap_w: float) -> bool:
         """Bring the ceiling down to a power; whether that left something out."""
         if not math.isfinite(cap_w):
             return False
-        return self._ceiling.cap(self._expected_w(), cap_w, self.heat.trial_cap_w)
+        return self._ceiling.cap(self._expected_w, cap_w, self.heat.trial_cap_w)
 
+    @property
     def _expected_w(self) -> FloatArray:
-        """Of every setting that is allowed, shape ``(n,)``."""
+        """Of every setting, but for a cap on power, shape ``(n,)``; often asked, seldom another."""
         top_w = self.heat.power_w if math.isnan(self.default_w) else self.default_w
-        return self.heat.tried.power_w(self.space, top_w)
+        key = self._ceiling.uncapped, self.heat.tried.count, top_w
+        if self._expected is None or self._expected[0] != key:
+            self._expected = key, self.heat.tried.power_w(key[0], top_w)
+        return self._expected[1]

@@ -79,8 +79,9 @@ class Searches:
             the anchor judged by the bounds, and the phase that its figures are of.
         """
         anchor = self._seen.resolve(anchor)
-        past = None if self.carried else self.recognise(anchor)
-        self.begin(anchor, past.trials[1:] if past else self.carried)
+        carried = [self._seen.streams.judged(trial) for trial in self.carried]
+        past = None if carried else self.recognise(anchor)
+        self.begin(anchor, past.trials[1:] if past else carried)
         self.carried = ()
         return anchor, past
 

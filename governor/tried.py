@@ -6,7 +6,6 @@ it is tried, and to begin with what should be quickest among the rest. The polic
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +16,9 @@ from governor.trial import Trial
 BEYOND = 0.6
 """Of the lowest level tried of a knob: below that, time may well grow as nothing has shown yet."""
 REMEMBERED = 24
+"""Points; of each, the latest trial."""
+OTHER_WORK = 0.15
+"""Relative change of time or power at one point, beyond which others were of another workload."""
 NOISE = 0.03
 """Relative standard deviation of a trial about what the few numbers can follow."""
 STATIC_SHARE = 0.4
@@ -26,14 +28,31 @@ SERIAL_SHARE = 0.1
 
 
 class Tried:
-    """The latest trials."""
+    """The latest trials, one of each point.
+
+    Attributes:
+        count: of all trials ever added: as long as it stays, so does what they let expect.
+    """
 
     def __init__(self) -> None:
-        self._trials: deque[Trial] = deque(maxlen=REMEMBERED)
+        self.count = 0
+        self._at: dict[OperatingPoint, Trial] = {}
+
+    @property
+    def _trials(self) -> list[Trial]:
+        return list(self._at.values())
 
     def add(self, trial: Trial) -> None:
         """Take note of a trial at a point, as measured."""
-        self._trials.append(trial)
+        if trial.point is None:
+            return
+        self.count += 1
+        before = self._at.pop(trial.point, trial)
+        if _other_work(trial, before):
+            self._at.clear()
+        self._at[trial.point] = trial
+        if len(self._at) > REMEMBERED:
+            del self._at[next(iter(self._at))]
 
     def power_w(self, space: Space, top_w: float) -> FloatArray:
         """Watts of every setting, shape ``(n,)``: a static part, and for each knob one that grows
@@ -41,12 +60,12 @@ class Tried:
 
         ``top_w``: of the highest setting, as long as nothing was tried.
         """
-        most_w = max([top_w, *(trial.power_w for trial in self._trials)])
         watts = [trial.power_w for trial in self._trials]
+        most_w = max([top_w, *watts])
         power_w = self._fit(space, most_w, STATIC_SHARE, lambda x: [x, x**3], watts)
-        for trial in self._trials:
-            if trial.point in space and trial.point is not None:
-                power_w[space.index(trial.point)] = trial.power_w
+        for point, trial in self._at.items():
+            if point in space:
+                power_w[space.index(point)] = trial.power_w
         return power_w
 
     def quickest(self, space: Space) -> OperatingPoint | None:
@@ -54,13 +73,12 @@ class Tried:
 
         For each knob a part of the time falls as its level rises.
         """
-        if not self._trials:
+        if not self._at:
             return None
         seconds = [trial.mean_latency_s for trial in self._trials]
         latency_s = self._fit(space, min(seconds), SERIAL_SHARE, lambda x: [1.0 / x], seconds)
         lowest = {
-            name: BEYOND * min(t.point.get(name, 0.0) for t in self._trials if t.point is not None)
-            for name in space.names
+            name: BEYOND * min(point.get(name, 0.0) for point in self._at) for name in space.names
         }
         near = (space.settings >= [lowest[name] for name in space.names]).all(axis=1)
         return space.point(int(np.where(near, latency_s, latency_s + latency_s.max()).argmin()))
@@ -80,8 +98,7 @@ class Tried:
         """
         columns = [i for i, name in enumerate(space.names) if name != "batch_size"]
         names = [space.names[column] for column in columns]
-        points = [t.point or OperatingPoint({}) for t in self._trials]
-        levels = np.array([[point.get(name, np.nan) for name in names] for point in points])
+        levels = np.array([[point.get(name, np.nan) for name in names] for point in self._at])
         levels = levels.reshape(-1, len(names))
         top = np.fmax.reduce(np.vstack([levels, space.settings[:, columns]]))
 
@@ -98,3 +115,8 @@ class Tried:
             mean = mean + spread @ tried.T @ np.linalg.solve(doubt, values - tried @ mean)
             mean = np.maximum(mean, 0.0)  # no part of either is less than nothing
         return wanted @ mean
+
+
+def _other_work(trial: Trial, before: Trial) -> bool:
+    time, power = trial.mean_latency_s / before.mean_latency_s, trial.power_w / before.power_w
+    return max(abs(time - 1.0), abs(power - 1.0)) > OTHER_WORK

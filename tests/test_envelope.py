@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import CPU, GPU, ToyBoard
 
 from governor.devices.device import Sample
 from governor.envelope import Envelope
 from governor.heat import LOWER, Heat
 from governor.space import Knob, Space
+from governor.trial import Trial
 from governor.units import HOTTEST
 
 DEFAULT_W = 20.0
@@ -41,6 +44,24 @@ class Rig:
 
     def renew(self, celsius: float) -> None:
         self.envelope.renew(self.now_s, {"soc": celsius})
+
+    def measure(self, point, power_w: float) -> None:
+        self.heat.learn(
+            Trial(
+                point=point, latency_s=0.020, latency_se_s=1e-5, mean_latency_s=0.020,
+                mean_latency_se_s=1e-5, energy_j=0.020 * power_w, energy_se_j=1e-4,
+                power_w=power_w, inferences=50, items=50, duration_s=2.0,
+            )
+        )  # fmt: skip
+
+
+def capped_by_a_guess() -> Rig:
+    """Warmer than its limit, and nothing measured yet of what settings draw."""
+    rig = Rig(limit_c=50.0)
+    rig.read(3, DEFAULT_W, 60.0)
+    rig.renew(60.0)
+    assert rig.envelope.capped
+    return rig
 
 
 def fastest(space):
@@ -111,3 +132,44 @@ def test_a_board_that_throttles_is_searched_below_its_cap():
     assert not rig.envelope.capped
     assert rig.envelope.quickest is None
     assert fastest(rig.envelope.space)["gpu_hz"] == GPU[2]
+
+
+def test_what_draws_less_than_was_thought_lets_more_be_tried():
+    rig = capped_by_a_guess()
+    few, cap_w = rig.envelope.space, rig.heat.trial_cap_w
+    assert not rig.envelope.misplaced
+    rig.measure(fastest(few), 0.2 * cap_w)
+    assert rig.envelope.misplaced
+    rig.renew(60.0)
+    more = rig.envelope.space
+    assert len(few) < len(more) < len(rig.whole)
+    assert all(few.point(row) in more for row in range(len(few)))
+    assert not rig.envelope.misplaced
+    assert not rig.envelope.allows(1.01 * cap_w)
+
+
+def test_what_is_held_is_hampered_where_all_that_is_allowed_draws_as_little():
+    rig = capped_by_a_guess()
+    held_w = 0.2 * rig.heat.trial_cap_w
+    least = rig.envelope.space
+    for row in range(len(least)):
+        rig.measure(least.point(row), held_w)
+    assert rig.envelope.hampers(held_w)
+    # no search among hotter points so near a limit, or above it
+    assert not rig.envelope.may_lift(rig.now_s, {})
+    rig.read(60, held_w, 40.0)
+    assert rig.envelope.may_lift(rig.now_s, {})
+
+
+@given(st.lists(st.floats(0.05, 1.5), min_size=1, max_size=8))
+def test_better_known_powers_never_let_what_proved_too_hot_be_tried_again(shares):
+    rig = capped_by_a_guess()
+    hot_w = 0.8 * rig.heat.trial_cap_w
+    rig.measure(fastest(rig.envelope.space), 0.3 * hot_w)
+    rig.renew(60.0)
+    assert rig.envelope.allow_below(hot_w)
+    for share in shares:
+        rig.measure(fastest(rig.envelope.space), share * hot_w)
+        rig.renew(60.0)
+        assert not rig.envelope.misplaced
+        assert not rig.envelope.allows(hot_w)

@@ -309,6 +309,28 @@ def test_untried_points_are_foretold_by_their_neighbours() -> None:
     assert board.true_latency_s(quickest) < 1.05 * fastest_s(board)
 
 
+def test_hold_windows_at_one_point_do_not_drive_out_what_others_have_taught() -> None:
+    space = EmulatedBoard("orin-nano", "yolov8n").space
+    tried, points = Tried(), [space.point(row) for row in (10, 300, 600)]
+    for watts, point in enumerate(points, start=5):
+        tried.add(replace(trial(0.1, power_w=float(watts)), point=point))
+    for _ in range(100):
+        tried.add(replace(trial(0.1, power_w=7.0), point=points[-1]))
+    power_w = tried.power_w(space, 20.0)
+    assert [power_w[space.index(point)] for point in points] == [5.0, 6.0, 7.0]
+
+
+def test_what_was_measured_of_other_work_is_forgotten() -> None:
+    space = EmulatedBoard("orin-nano", "yolov8n").space
+    before, now = Tried(), Tried()
+    held, other = space.point(500), space.point(10)
+    heavier = replace(trial(0.2, latency_s=0.040), point=held)
+    for each in (replace(trial(0.1), point=other), replace(trial(0.1), point=held), heavier):
+        before.add(each)
+    now.add(heavier)
+    assert (before.power_w(space, 20.0) == now.power_w(space, 20.0)).all()
+
+
 # What people write
 
 
@@ -361,6 +383,25 @@ def test_below_a_limit_the_slo_is_kept_where_the_first_guess_of_the_fastest_miss
     shown = capsys.readouterr().out
     assert "all-max" not in shown
     assert "first setting tried" in shown
+
+
+def test_a_board_that_starts_above_its_limit_is_not_kept_at_its_lowest_clocks(tmp_path) -> None:
+    """What settings draw is a guess there, and 135 ms and 3.2 W all that it allows at first."""
+    path = tmp_path / "demo.json"
+    told = ["--board", "xavier-nx", "--latency-slo", "1.4x", "--ambient", "35C"]
+    assert main(["demo", *told, "--thermal-limit", "50C", "--json", str(path)]) == 0
+    held, optimum = (json.loads(path.read_text())[key] for key in ("held", "optimum"))
+    assert held["latency_s"] < 1.2 * optimum["latency_s"]
+    assert held["energy_j"] < 1.05 * optimum["energy_j"]
+
+
+def test_in_hold_the_room_that_a_better_known_board_leaves_is_used_once() -> None:
+    board = EmulatedBoard("agx-xavier", "yolov8n", ambient_c=25.0)
+    decisions, _, held = govern(board, "1.4x", 30.0, thermal_limit="37C")
+    assert board.true_energy_j(held) < 1.1 * board.optimum(math.inf)[2]
+    last = [d.time_s for d in decisions if d.kind in ("hold", "infeasible")][-1]
+    assert last < 600.0
+    assert max(board.sample().temperature_c.values()) <= 37.0
 
 
 @pytest.mark.parametrize(
