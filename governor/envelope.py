@@ -29,6 +29,7 @@ class Envelope:
         """Other settings from now on; what was drawn before tells nothing of them."""
         self.default_w = math.nan
         self.heat.tried = Tried()
+        self._expected = None
         self._ceiling = Ceiling(space)
 
     @property
