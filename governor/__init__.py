@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from governor.streams import StreamStatus
     from governor.trial import Span, Trial
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 __all__ = [
     "Battery",
