@@ -223,10 +223,26 @@ class BayesianPolicy:
         A search begins at the fastest setting, whatever power that takes; where none has every
         clock at its highest, at a guess of the fastest.
         """
-        sure = np.flatnonzero(~tried & (1 - outlook.safe <= _PROFILE_RISK))
+        other = ~tried
+        if self.problem.objective.capped and np.any(
+            far := other & ~self._near_misses(outlook.safe)
+        ):
+            other = far
+        sure = np.flatnonzero(other & (1 - outlook.safe <= _PROFILE_RISK))
         if not len(sure):
-            return int(np.argmax(np.where(tried, -1, outlook.safe)))
+            return int(np.argmax(np.where(other, outlook.safe, -1)))
         return int(sure[np.argmin(outlook.cost[sure])])
+
+    def _near_misses(self, safe: FloatArray) -> BoolArray:
+        """The settings that differ in one knob only from one that was tried and missed a bound.
+
+        Where two knobs together do not do what each says, the model, which has a term for each,
+        would find the next best there again and again. All-max misses a power cap by design.
+        """
+        rows = np.array(self._surrogate.rows[1:], dtype=np.intp)
+        missed = self._levels[rows[safe[rows] < 0.5]]
+        common = (self._levels[:, None] == missed).sum(axis=-1)
+        return np.any(common >= self._levels.shape[1] - 1, axis=1)
 
     def _larger_batch(self, safe: FloatArray, tried: BoolArray) -> int | None:
         """The next batch size at the fastest clocks, where only trying it tells what it costs.

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governor.errors import PolicyError
+from governor.objective import Objective
 from governor.roofline.fit import PARAMETERS, WEAK, Prior, predict
 from governor.roofline.knobs import model_inputs
 from governor.search import Search
@@ -271,6 +272,36 @@ def test_one_spoilt_reading_does_not_mislead_the_search(
         assert board.latency_s[row] <= slo_s
         excess.append(board.energy_j[row] / board.optimum_j(slo_s) - 1)
     assert np.mean(excess) < 0.03
+
+
+@pytest.mark.parametrize(("share", "factor"), [(0.5, 2.0), (0.6, 2.0)])
+def test_where_two_knobs_together_do_not_do_what_they_say_the_search_looks_elsewhere(
+    share: float, factor: float
+) -> None:
+    """With few cores and a middling memory clock, the GPU stays at its highest."""
+    space = Space(
+        [
+            Knob("cpu_cores", (4, 8, 12)),
+            Knob("cpu_hz", tuple(np.linspace(0.4e9, 2e9, 5).tolist())),
+            Knob("gpu_hz", tuple(np.linspace(0.2e9, 1.3e9, 7).tolist())),
+            Knob("emc_hz", (0.8e9, 1.6e9, 3.2e9)),
+        ]
+    )
+    keepable = 0
+    for seed in range(8):
+        board = Board(seed, space)
+        for row in np.flatnonzero((space.settings[:, [0, 3]] == (4, 1.6e9)).all(axis=1)):
+            real = space.index(OperatingPoint(dict(space.point(row)) | {"gpu_hz": 1.3e9}))
+            board.latency_s[row], board.energy_j[row] = board.latency_s[real], board.energy_j[real]
+        power_w, slo_s = board.energy_j / board.latency_s, board.slo_s(factor)
+        cap_w = share * float(power_w[space.fastest])
+        keeps = (power_w <= cap_w) & (board.latency_s <= slo_s)
+        if np.any(keeps):
+            problem = Problem(space, slo_s, seed, objective=Objective(power_cap_w=cap_w))
+            chosen = govern(board, BayesianPolicy(problem)).choose()
+            assert keeps[space.index(chosen.point)], seed
+            keepable += 1
+    assert keepable >= 6
 
 
 def test_a_policy_refuses_a_trial_without_a_point() -> None:
