@@ -224,10 +224,9 @@ class BayesianPolicy:
         clock at its highest, at a guess of the fastest.
         """
         other = ~tried
-        if self.problem.objective.capped and np.any(
-            far := other & ~self._near_misses(outlook.safe)
-        ):
-            other = far
+        if self.problem.objective.capped:
+            far = other & ~self._near_misses(outlook.safe)
+            other = far if np.any(far) else other
         sure = np.flatnonzero(other & (1 - outlook.safe <= _PROFILE_RISK))
         if not len(sure):
             return int(np.argmax(np.where(other, outlook.safe, -1)))

@@ -319,7 +319,7 @@ class _View:
         # The first trial, at all-max, is the unit of time and of energy.
         prior, logs, last = self._prior, readings.logs, self._last
         unit = logs[:, :1]
-        fixed = np.apply_along_axis(np.diag, 1, readings.noise) + _own_errors(rows, rows, odd)
+        fixed = np.eye(len(rows)) * readings.noise[:, None] + _own_errors(rows, rows, odd)
         scales = np.ones(2) if last is None else last.scales
         bend = np.broadcast_to(self._bend, (2, len(inputs)))
         observed = Observations(

@@ -248,14 +248,20 @@ def test_the_setting_is_named_even_where_the_board_cannot_be_put_back_after_it(
         measure()
 
 
-def test_the_command_names_the_setting_where_the_board_cannot_be_put_back(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def stuck_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command opens can be neither set nor put back."""
     board = ToyBoard(write_broken=True)
     monkeypatch.setattr("toy.ToyBoard.release", _refuse)
     monkeypatch.setattr(
         "governor.cli.sweep.open_workload", lambda *_: (board, lambda _size: board.infer())
     )
+
+
+@pytest.mark.usefixtures("stuck_board")
+def test_the_command_names_the_setting_where_the_board_cannot_be_put_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--knob", "gpu_hz=1", "--workload", "app:run", "--on-error", "stop"]
     assert main(["sweep", *words, "-o", str(tmp_path / "s.csv")]) == 1
     error = capsys.readouterr().err
@@ -263,14 +269,10 @@ def test_the_command_names_the_setting_where_the_board_cannot_be_put_back(
     assert "cannot be put back" in error
 
 
+@pytest.mark.usefixtures("stuck_board")
 def test_what_was_skipped_is_named_where_the_board_cannot_be_put_back_in_the_end(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    board = ToyBoard(write_broken=True)
-    monkeypatch.setattr("toy.ToyBoard.release", _refuse)
-    monkeypatch.setattr(
-        "governor.cli.sweep.open_workload", lambda *_: (board, lambda _size: board.infer())
-    )
     words = ["--knob", "gpu_hz=2", "--workload", "app:run", "--on-error", "skip", "--repeats", "1"]
     assert main(["sweep", *words, "-o", str(tmp_path / "s.csv")]) == 1
     (line,) = capsys.readouterr().err.splitlines()

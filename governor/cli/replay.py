@@ -333,6 +333,20 @@ def check_writable(*paths: Path | None, inputs: Iterable[Path] = ()) -> None:
             raise InputError(f"{path} cannot be written; give a path in a folder that can be")
 
 
+def make_folder(output: Path) -> None:
+    """Make the folder of ``--output`` before the work.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--output {output}: cannot be made ({error.strerror}); give a folder's path"
+        ) from error
+
+
 def check_record(path: Path | None) -> None:
     """Find out before the run that it cannot be appended to a file.
 

@@ -267,8 +267,11 @@ class JetsonDevice:
 
         The lease leaves the new mode's limits.
         """
-        before, now = self._mode, present_mode(self._root)
-        if self._followed or now is None or now == before:
+        if self._followed:
+            return
+        self._watch_the_mode()
+        before, now = self._mode, self._mode_seen
+        if now is None or now == before:
             return
         self._mode = now
         logger.warning(

@@ -162,11 +162,10 @@ class Custody:
             HardwareError: a knob cannot be read.
         """
         known = self._journalled()
-        written = () if self._record is None else self._record.written or ()
         return _without_lost(
             _read,
             [each for each in self._controls if each.name not in ON_REQUEST or each.name in known],
-            written,
+            self._written(),
         )
 
     def give_back(self) -> None:
@@ -186,6 +185,10 @@ class Custody:
             self._record = None
             self._holder = None
             self.lock.drop()
+
+    def _written(self) -> Sequence[str]:
+        """The knobs that the record says are set, in order."""
+        return () if self._record is None else self._record.written or ()
 
     def _journalled(self) -> dict[str, Snapshot]:
         return {} if self._record is None else self._record.snapshots
@@ -212,15 +215,15 @@ class Custody:
             if control.name not in known
             and (control.name in knobs or control.name not in ON_REQUEST)
         ]
-        written = () if self._record is None else self._record.written
-        new = sorted(knobs.keys() - set(written or ()))
+        before = self._written()
+        written = [*before, *sorted(knobs.keys() - set(before))]
         if self._holder is None:
             raise RefusedError("set without the lease: acquire it first")
-        snapshots = {**known, **_without_lost(_snapshot, wanted, (*(written or ()), *new))}
+        snapshots = {**known, **_without_lost(_snapshot, wanted, written)}
         for control, level in chosen:
-            if BEFORE.get(control.name) not in (*(written or ()), *new):
+            if BEFORE.get(control.name) not in written:
                 snapshots[control.name] = _heed(control, snapshots[control.name], level)
-        if snapshots == known and not new:
+        if snapshots == known and len(written) == len(before):
             return
         record = Record(
             boot_id(),
@@ -228,7 +231,7 @@ class Custody:
             self._hardware,
             str(self._holder),
             snapshots,
-            [*(written or ()), *new],
+            written,
         )
         try:
             self.journal.write(record)

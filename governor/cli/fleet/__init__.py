@@ -15,6 +15,7 @@ from governor.cli.replay import (
     Noise,
     Trials,
     check_writable,
+    make_folder,
     result_console,
     result_table,
     write_json,
@@ -78,12 +79,7 @@ def fleet(
     if trials > windows:
         raise InputError(f"--trials {trials} are more than the {windows} --windows; lower them")
     empty_figure(1.0, 1.0)  # before the work, not after it: can figures be drawn here?
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--output {output}: cannot be made ({error.strerror}); give a folder's path"
-        ) from error
+    make_folder(output)
     check_writable(output / "fleet.json")
     where = store or str(output / "profiles.db")
     rules = Rules(trials, noise, windows)

@@ -13,11 +13,12 @@ from governor.cli.replay import (
     Jobs,
     Scheduler,
     check_writable,
+    make_folder,
     result_console,
     result_table,
     write_json,
 )
-from governor.errors import InputError, unknown_name
+from governor.errors import unknown_name
 from governor.progress import with_progress
 from governor.spread import Place, spread
 from governor.units import format_duration, format_energy, format_percent
@@ -65,12 +66,7 @@ def study(
     place = Place(jobs, backend, scheduler)
     check_writable(json_file)
     empty_figure(1.0, 1.0)  # before the work, not after it: can figures be drawn here?
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--output {output}: cannot be made ({error.strerror}); give a folder's path"
-        ) from error
+    make_folder(output)
     todo = tasks(output, inferences, repeats, seed)
     swept = with_progress(spread(measure, todo, place, long_tasks=True), len(todo), "Sweeping")
     results = [one for many in swept for one in many]
